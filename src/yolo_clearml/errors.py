@@ -1,0 +1,94 @@
+"""Every error a user can meet: what happened, what to do next, and the exit status it ends with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit statuses of the command line; the numbers above 64 are those of BSD's sysexits."""
+
+    OK = 0
+    OURS = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    UNREACHABLE = 69
+    BUSY = 75
+    REFUSED = 77
+    NOT_CONFIGURED = 78
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class YoloClearmlError(Exception):
+    """Base of all errors meant for a person.
+
+    ``str(error)`` is a sentence that says what happened, ``hint`` one that says what to do next.
+    ``fatal`` tells whether the other runs of the same call would meet it too.
+    """
+
+    status: Exit = Exit.SOME_FAILED
+    fatal: bool = False
+
+    def __init__(self, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
+class UsageError(YoloClearmlError):
+    """A path or an option that cannot be meant."""
+
+    status = Exit.USAGE
+
+
+class RunUnreadable(YoloClearmlError):
+    """A run directory holds something that cannot be understood or must not be touched."""
+
+
+class RunChanged(YoloClearmlError):
+    """A file changed between being looked at and being sent; the next pass sends its new content."""
+
+
+class LedgerUnwritable(YoloClearmlError):
+    """Neither the run directory nor the state directory takes the ledger."""
+
+
+class RunBusy(YoloClearmlError):
+    """Another process is at work on the same run."""
+
+    status = Exit.BUSY
+
+
+class NotConfigured(YoloClearmlError):
+    """ClearML knows neither a server nor credentials."""
+
+    status = Exit.NOT_CONFIGURED
+    fatal = True
+
+
+class CredentialsRefused(YoloClearmlError):
+    """The server does not accept the key pair."""
+
+    status = Exit.REFUSED
+    fatal = True
+
+
+class ServerUnreachable(YoloClearmlError):
+    """The API server does not answer, answers nonsense, or keeps failing."""
+
+    status = Exit.UNREACHABLE
+    fatal = True
+
+
+class FileServerUnreachable(YoloClearmlError):
+    """The file server or storage does not take files; what needs no file was delivered."""
+
+    status = Exit.UNREACHABLE
+
+
+class ServerRefused(YoloClearmlError):
+    """The server understood a request and said no."""
+
+
+class TaskOffLimits(YoloClearmlError):
+    """The task is published, aborted or closed: a person's decision that is not overruled."""

@@ -1,0 +1,171 @@
+"""The neutral vocabulary: what ClearML should know about a run, in words of neither side."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+
+class RunState(Enum):
+    """What has become of a training."""
+
+    LIVE = "live"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """One regular file of a run, as it was when looked at."""
+
+    name: str  # relative to the run, with forward slashes
+    size: int  # bytes
+    mtime_ns: int  # nanoseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One hyperparameter as ClearML stores it: text, and the name of its type (None: untyped)."""
+
+    value: str
+    type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """A whole section of hyperparameters; it replaces what the section held."""
+
+    section: str
+    values: Mapping[str, Parameter]
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """User properties: facts about the run that a person finds on the task's Configuration page."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One finite point of a curve."""
+
+    title: str
+    series: str
+    value: float
+    iteration: int  # zero-based epoch
+    at: int  # milliseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class SingleValue:
+    """A finite number that the run has once."""
+
+    name: str
+    value: float
+    at: int  # milliseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A debug image, sent byte for byte."""
+
+    title: str
+    series: str
+    iteration: int
+    file: FileStamp
+    at: int  # milliseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A picture in ClearML's Plots tab, sent byte for byte."""
+
+    title: str
+    iteration: int
+    file: FileStamp
+    at: int  # milliseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPlot:
+    """The ``results`` figure of a run that died before Ultralytics drew it; drawn when it is sent."""
+
+    title: str
+    iteration: int
+    file_name: str  # of the picture to draw
+    columns: tuple[str, ...]  # of results.csv, in file order, without epoch and time
+    epochs: tuple[int, ...]  # as printed in results.csv
+    values: tuple[tuple[float, ...], ...]  # a row per epoch, a cell per column; NaN where not finite
+    at: int  # milliseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class OutputModel:
+    """The trained weights."""
+
+    name: str
+    file: FileStamp
+    labels: Mapping[str, int]  # class name to class index
+    iteration: int  # zero-based epoch of the last row
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the task's status should be."""
+
+    state: RunState
+
+
+Event: TypeAlias = (
+    Hyperparameters | Properties | Scalar | SingleValue | Image | Plot | DrawnPlot | OutputModel | Status
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The unit that is sent and remembered: events that belong together, under a key unique in its plan."""
+
+    key: str  # e.g. epoch/12, image/val_batch0_pred.jpg, plot/results, args, model, status
+    events: tuple[Event, ...]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over everything said, except when it happened.
+
+        Times are left out because they are read off file times: a copied directory would look changed
+        throughout, although ClearML knows all of it.
+        """
+        told = [[type(event).__name__, _plain(event)] for event in self.events]
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    """Turn an event into what JSON can hold; file names stay relative to the run, times are dropped."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "at"}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything ClearML should know about one run by now."""
+
+    key: str  # the run's own key, 32 hex digits
+    project: str
+    name: str
+    tags: tuple[str, ...]
+    comment: str
+    reports: tuple[Report, ...]  # in the order they must arrive; keys are unique
+    missing: tuple[str, ...]  # what the callback would have known and the directory does not hold
+    notes: tuple[str, ...]  # what was done differently from what the run says, in sentences

@@ -1,0 +1,105 @@
+"""Reading an untrusted run directory: regular files below it only, never through a link."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import RunChanged, RunUnreadable
+from .events import FileStamp
+
+_PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
+_JPEG = (b"\xff\xd8\xff", b"\xff\xd9")
+
+
+@contextlib.contextmanager
+def open_regular(root: Path, name: str) -> Iterator[BinaryIO]:
+    """Open the regular file ``name`` (forward slashes) below ``root``.
+
+    No link on the way from ``root`` is followed and no FIFO or device is waited for, so a hostile
+    directory can neither point outside itself nor make the reader hang. Raises OSError, also where
+    ``name`` is no regular file.
+    """
+    *folders, last = name.split("/")
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+    finally:
+        os.close(handle)
+    with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor, not a path
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{name} is not a regular file")
+        yield file
+
+
+@contextlib.contextmanager
+def open_stamped(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
+    """Open a file to send it, and vouch for it: what was read is what ``stamp`` describes.
+
+    Raises RunChanged where the file is another one, or has become another one by the time it is closed.
+    """
+
+    def check() -> None:
+        now = os.fstat(file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (stamp.size, stamp.mtime_ns):
+            raise RunChanged(
+                f"{root / stamp.name} changed while it was being sent.", "Run the same command again."
+            )
+
+    try:
+        with open_regular(root, stamp.name) as file:
+            check()
+            yield file
+            check()
+    except FileNotFoundError as cause:
+        raise RunChanged(
+            f"{root / stamp.name} vanished before it was sent.", "Run the same command again."
+        ) from cause
+
+
+def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
+    """Read a whole file of at most ``most`` bytes, and stamp what was read.
+
+    Raises FileNotFoundError, or RunUnreadable where it is too large, no regular file or not readable.
+    """
+    try:
+        with open_regular(root, name) as file:
+            data = file.read(most + 1)
+            now = os.fstat(file.fileno())
+    except FileNotFoundError:
+        raise
+    except OSError as cause:
+        raise RunUnreadable(
+            f"{root / name} cannot be read: {cause.strerror or cause}.",
+            "Make it a regular file that you may read; links are not followed.",
+        ) from cause
+    if len(data) > most:
+        raise RunUnreadable(
+            f"{root / name} is larger than {most // 2**20} MiB.",
+            "This is not a file Ultralytics writes; look at what is in it.",
+        )
+    return data, FileStamp(name, len(data), now.st_mtime_ns)
+
+
+def is_whole_picture(root: Path, name: str) -> bool:
+    """Tell whether a .png or .jpg begins and ends as its format demands.
+
+    Ultralytics draws in place and in threads, so a picture can be seen empty or half-written.
+    """
+    head, tail = _PNG if name.endswith(".png") else _JPEG
+    try:
+        with open_regular(root, name) as file:
+            if file.read(len(head)) != head:
+                return False
+            file.seek(-len(tail), os.SEEK_END)
+            return file.read() == tail
+    except OSError:
+        return False

@@ -1,0 +1,107 @@
+"""Bytes of a growing results.csv to complete rows.
+
+A line counts once its newline is there. Cells are separated by commas and padded with blanks by older
+releases; a byte order mark and CRLF line ends, as spreadsheets leave them, change nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
+_MOST_COLUMNS = 1_000  # a detection run has 15; YOLOv5 adds two per class
+_MOST_EPOCHS = 10_000_000  # keeps an epoch number well inside ClearML's 64-bit iteration
+_MALFORMED_NAMED = 1_000  # line numbers kept; a binary file would have millions
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One complete line: ``epoch`` as printed, a value per column of the table (NaN and infinities kept)."""
+
+    epoch: int
+    values: tuple[float, ...]
+    raw: bytes  # the line without its end
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What results.csv says: ``columns`` without ``epoch``, ``rows`` in file order, unusable line numbers."""
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+    malformed: tuple[int, ...] = ()  # one-based; at most a thousand are named
+
+    def column(self, name: str) -> tuple[float, ...] | None:
+        """Give the values of one column, a number per row; None where there is no such column."""
+        if name not in self.columns:
+            return None
+        index = self.columns.index(name)
+        return tuple(row.values[index] for row in self.rows)
+
+
+def parse(data: bytes) -> Table:
+    """Parse every line that ends in a newline; a last, unfinished line is left for later.
+
+    So for any cut, the rows of ``parse(data[:n])`` are a prefix of the rows of ``parse(data)``. A line that
+    is no row of the header's shape is counted in ``malformed`` and read over. Without a header that starts
+    with ``epoch`` the table has no columns. Raises nothing.
+    """
+    lines = data.split(b"\n")[:-1]
+    columns = _header(lines[0]) if lines else None
+    if columns is None:
+        return Table(malformed=(1,) if lines else ())
+    rows: list[Row] = []
+    malformed: list[int] = []
+    for number, line in enumerate(lines[1:], start=2):
+        row = _row(line, len(columns))
+        if row is not None:
+            rows.append(row)
+        elif line.strip() and len(malformed) < _MALFORMED_NAMED:
+            malformed.append(number)
+    return Table(columns[1:], tuple(rows), tuple(malformed))
+
+
+def last_stretch(table: Table) -> tuple[Table, int]:
+    """Keep the rows of the newest training in the file, and count the rows of earlier ones.
+
+    Releases before about 8.3.253 append a training with ``exist_ok=True`` to the file of the one before:
+    epochs 1..5, 1..5. A resume never begins with the first epoch again, so the last row with the first
+    row's epoch begins the newest training.
+    """
+    if not table.rows:
+        return table, 0
+    first = table.rows[0].epoch
+    start = max(i for i, row in enumerate(table.rows) if row.epoch == first)
+    return Table(table.columns, table.rows[start:], table.malformed), start
+
+
+def latest_rows(table: Table) -> Table:
+    """Keep one row per epoch, the last: a run killed before its checkpoint repeats an epoch on resume."""
+    latest = {row.epoch: row for row in table.rows}
+    return Table(table.columns, tuple(latest[epoch] for epoch in sorted(latest)), table.malformed)
+
+
+def _header(line: bytes) -> tuple[str, ...] | None:
+    try:
+        names = tuple(cell.strip() for cell in line.decode("utf-8-sig").split(","))
+    except UnicodeDecodeError:
+        return None
+    usable = names[0] == "epoch" and len(names) <= _MOST_COLUMNS and len(set(names)) == len(names)
+    return names if usable and all(names) else None
+
+
+def _row(line: bytes, width: int) -> Row | None:
+    """Read one line; None where it is not ``width`` numbers with an epoch first."""
+    if line.count(b",") != width - 1:
+        return None
+    try:
+        cells = [cell.strip() for cell in line.decode("ascii").split(",")]
+    except UnicodeDecodeError:
+        return None
+    if not all(_NUMBER.fullmatch(cell) for cell in cells):
+        return None
+    epoch, *values = (float(cell) for cell in cells)
+    if not (0 <= epoch <= _MOST_EPOCHS and epoch == int(epoch)):
+        return None
+    return Row(int(epoch), tuple(values), line.rstrip(b"\r"))

@@ -1,0 +1,405 @@
+"""A Run to its Plan, as the callback of its era would have reported it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from .eras import YOLOV5, Era, PlotRule, Release, era_of
+from .events import (
+    DrawnPlot,
+    Event,
+    FileStamp,
+    Hyperparameters,
+    Image,
+    OutputModel,
+    Parameter,
+    Plan,
+    Plot,
+    Properties,
+    Report,
+    RunState,
+    Scalar,
+    SingleValue,
+    Status,
+)
+from .results_csv import Row
+from .scan import Run
+
+SHORTEST_NAME = 3  # characters; ClearML refuses shorter projects, tasks and models
+_DEEPEST_PROJECT = 10  # levels; ClearML refuses deeper ones
+_LONGEST_NAME = 256  # characters
+_BATCH = re.compile(r"(?P<before>.*)_batch(?P<number>\d{1,9})(?P<after>.*)", re.DOTALL)
+_COMPONENTS = ("(B)", "(M)", "(P)")  # suffixes of the metrics of boxes, masks and poses
+_MAIN_METRICS = (
+    "metrics/mAP50-95(M)",
+    "metrics/mAP50-95(P)",
+    "metrics/mAP50-95(B)",
+    "metrics/accuracy_top1",
+    "metrics/mAP_0.5:0.95",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asked for instead of what the run itself says."""
+
+    project: str | None = None
+    name: str | None = None
+    tags: tuple[str, ...] | None = None
+    rules: Release | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What a plan is collected in."""
+
+    reports: list[Report] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def report(self, key: str, *events: Event) -> None:
+        if events:
+            self.reports.append(Report(key, events))
+
+
+def run_key(run: Run) -> str:
+    """Give the run's own key, 32 hex digits.
+
+    It is made of what a move, a copy and a resume leave alone and a new training changes: the bytes of the
+    first row, and the ``name`` and ``save_dir`` that the run states of itself.
+    """
+    told = [run.first_row.decode("ascii"), str(run.args.get("name")), str(run.args.get("save_dir"))]
+    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def plan(run: Run, wishes: Wishes) -> Plan:
+    """Work out everything ClearML should know about ``run`` by now; the same run gives the same plan."""
+    era = _era(run, wishes)
+    draft = _Draft()
+    name = _task_name(run, era, wishes, draft)
+    project = _project(run, era, wishes, draft)
+    iterations = _Iterations(run)
+    for section, source in era.sections:
+        values = run.hyp if source == "hyp" else {**run.args, **era.extra_arguments}
+        draft.report(f"args/{section}", Hyperparameters(section, _parameters(values, era)))
+    draft.report("properties", _properties(run))
+    _epochs(run, era, iterations, draft)
+    _pictures(run, era, iterations, draft)
+    if run.state is RunState.FINISHED:
+        _final_values(run, era, draft)
+        _output_model(run, era, name, iterations, draft)
+    draft.report("status", Status(run.state))
+    draft.missing += run.unfit
+    if run.earlier_rows:
+        draft.missing.append(
+            f"{run.earlier_rows} rows of an earlier training at the top of the same results.csv"
+        )
+    if run.table.malformed:
+        lines = ", ".join(map(str, run.table.malformed[:10]))
+        draft.missing.append(f"{len(run.table.malformed)} unreadable lines of results.csv (line {lines})")
+    if not run.release_known and wishes.rules is None:
+        release = ".".join(map(str, run.release))
+        draft.notes.append(
+            f"No checkpoint names the release; reported by the rules of {release}, --rules chooses others."
+        )
+    tags = wishes.tags if wishes.tags is not None else (era.tag,)
+    comment = f"Replayed by yolo-clearml from the run directory {run.args.get('save_dir') or run.path.name}."
+    return Plan(
+        run_key(run),
+        project,
+        name,
+        tags,
+        comment,
+        tuple(draft.reports),
+        tuple(draft.missing),
+        tuple(draft.notes),
+    )
+
+
+def _era(run: Run, wishes: Wishes) -> Era:
+    if run.yolov5:
+        return YOLOV5
+    return era_of(wishes.rules or run.release)
+
+
+class _Iterations:
+    """Epochs as printed to ClearML's zero-based iterations."""
+
+    def __init__(self, run: Run) -> None:
+        # zero-based to 8.0.150 and in YOLOv5, one-based from 8.0.165; a file that shows epoch 0 settles it
+        rows = run.table.rows
+        self.first = 0 if run.yolov5 or rows[0].epoch == 0 else 1
+        self.last = rows[-1].epoch - self.first
+
+    def of(self, row: Row) -> int:
+        return row.epoch - self.first
+
+
+def best_so_far(run: Run) -> tuple[str, float] | None:
+    """Give the run's main metric and its best finite value; None where it has none."""
+    for name in _MAIN_METRICS:
+        values = [value for value in run.table.column(name) or () if math.isfinite(value)]
+        if values:
+            return name.removeprefix("metrics/"), max(values)
+    return None
+
+
+# -- names --------------------------------------------------------------------------------------------
+
+
+def _task_name(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> str:
+    if wishes.name is not None:
+        return wishes.name
+    stated = run.args.get("name")
+    if era.default_task_name and str(stated) == era.default_name:
+        return era.default_task_name
+    directory = PurePosixPath(str(run.args.get("save_dir") or run.path.name).replace("\\", "/")).name
+    wanted = str(stated) if stated not in (None, "") else directory or run.path.name
+    name = _acceptable(wanted)
+    if name != wanted:
+        draft.notes.append(
+            f"ClearML refuses the name {wanted!r}; the task is called {name!r}, --name chooses."
+        )
+    return name
+
+
+def _project(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> str:
+    if wishes.project is not None:
+        return wishes.project
+    stated = run.args.get("project")
+    prefix = era.default_project_prefix
+    if stated in (None, "") or (prefix and str(stated).startswith(prefix)):
+        return era.project
+    wanted = str(stated)
+    parts = [_acceptable(part) for part in wanted.split("/") if part not in ("", ".", "..")]
+    project = "/".join(parts[-_DEEPEST_PROJECT:]) or era.project
+    if project != wanted:
+        draft.notes.append(
+            f"ClearML refuses the project {wanted!r}; the task is in {project!r}, --project chooses."
+        )
+    return project
+
+
+def _acceptable(name: str) -> str:
+    """Make a name ClearML takes: printable, with at least three characters and not too many."""
+    printable = "".join(c if c.isprintable() else "_" for c in name).strip()[:_LONGEST_NAME]
+    return printable.ljust(SHORTEST_NAME, "_")
+
+
+# -- hyperparameters and properties ---------------------------------------------------------------------
+
+
+def _parameters(values: Mapping[str, object], era: Era) -> dict[str, Parameter]:
+    """Store arguments as ``task.connect(dict)`` does: dictionaries become ``a/b``, None becomes ""."""
+    stored = {}
+    for name, value in _flat(values):
+        text = "" if value is None else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+        kind = era.none_type if value is None else _type_name(value)
+        stored[name] = Parameter(text, era.argument_types.get(name, kind))
+    return stored
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            plain = value is None or isinstance(value, (bool, int, float, str, list, dict))
+            yield f"{prefix}{key}", value if plain else str(value)
+
+
+def _type_name(value: object) -> str:
+    if isinstance(value, list) and value and all(type(item) is type(value[0]) for item in value):
+        return f"list/{type(value[0]).__name__}"
+    return type(value).__name__
+
+
+def _properties(run: Run) -> Properties:
+    """What ClearML has no field for that could be set: true times, and where the run came from."""
+    values = {
+        "trained_from": _iso(run.times.began),
+        "run_directory": str(run.args.get("save_dir") or run.path.name),
+        "release": ".".join(map(str, run.release)) + ("" if run.release_known else " (guessed)"),
+    }
+    if run.state is not RunState.LIVE:
+        values["trained_until"] = _iso(run.times.ended)
+        values["epochs"] = f"{len(run.table.rows)} of {run.args.get('epochs', 'unknown')}"
+    return Properties(values)
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="seconds")
+
+
+# -- curves -------------------------------------------------------------------------------------------
+
+
+def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
+    gaps: dict[str, list[int]] = {}
+    for row in run.table.rows:
+        at = run.times.at[row.epoch]
+        events: list[Event] = []
+        for column, value in zip(run.table.columns, row.values, strict=True):
+            prefix, slash, rest = column.partition("/")
+            if not slash:
+                continue  # time
+            title = era.titles.get(prefix, prefix)
+            series = column if era.series_keeps_prefix else rest
+            if math.isfinite(value):
+                events.append(Scalar(title, series, value, iterations.of(row), at))
+            else:
+                gaps.setdefault(column, []).append(iterations.of(row))
+        took = run.times.took.get(row.epoch)
+        if took is not None and not run.yolov5:
+            events.append(Scalar("Epoch Time", "Epoch Time", took, iterations.of(row), at))
+        draft.report(f"epoch/{iterations.of(row)}", *events)
+        if row is run.table.rows[0]:
+            _model_facts(run, era, at, draft)
+    for column, where in gaps.items():
+        shown = ", ".join(map(str, where[:10])) + (", ..." if len(where) > 10 else "")
+        count = f"{len(where)} value{'s' if len(where) > 1 else ''}"
+        draft.missing.append(f"{column}: {count} not finite (iteration {shown})")
+    if not run.times.took and not run.yolov5:
+        draft.missing.append("Epoch Time")
+    if not run.times.exact:
+        draft.missing.append("the time of each epoch (spread evenly over the training)")
+
+
+def _model_facts(run: Run, era: Era, at: int, draft: _Draft) -> None:
+    """``model/parameters`` is reported at the first epoch, beside facts that no file holds."""
+    if era.single_values:
+        checkpoint = run.best or run.last
+        if checkpoint is not None and checkpoint.parameters is not None:
+            draft.report("parameters", SingleValue("model/parameters", float(checkpoint.parameters), at))
+        else:
+            draft.missing.append("model/parameters")
+    draft.missing += era.never_on_disk
+
+
+# -- pictures -----------------------------------------------------------------------------------------
+
+
+def _pictures(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
+    mosaics = [s for n, s in run.files.items() if fnmatchcase(n, "train_batch*.jpg")]
+    if iterations.last >= era.mosaic_epoch:
+        for stamp in mosaics:
+            image = _debug_image(era.mosaic_title, stamp, _drawn(run, stamp, run.times.began))
+            draft.report(f"image/{stamp.name}", image)
+    for stamp in (s for n, s in run.files.items() if fnmatchcase(n, "val*.jpg")):
+        image = _debug_image("Validation", stamp, _drawn(run, stamp, run.times.ended))
+        draft.report(f"image/{stamp.name}", image)
+    if run.state is RunState.FINISHED:
+        used = set()
+        for rule in era.plots:
+            for stamp in (s for n, s in run.files.items() if fnmatchcase(n, rule.pattern)):
+                if stamp.name not in used:
+                    used.add(stamp.name)
+                    draft.report(
+                        f"plot/{PurePosixPath(stamp.name).stem}", _plot(run, rule, stamp, iterations)
+                    )
+    if _plots_wanted(run):
+        if run.state is RunState.STOPPED and "results.png" not in run.files:
+            rule = next(rule for rule in era.plots if rule.pattern == "results.png")
+            draft.report("plot/results", _drawn_results(run, rule, iterations))
+        if not mosaics and iterations.last >= era.mosaic_epoch and run.state is not RunState.LIVE:
+            draft.missing.append("train_batch*.jpg")
+        if "results.png" not in run.files and run.state is RunState.FINISHED:
+            draft.missing.append("results.png and the plots beside it")
+
+
+def _plots_wanted(run: Run) -> bool:
+    return not run.args.get("noplots", False) if run.yolov5 else bool(run.args.get("plots", True))
+
+
+def _drawn(run: Run, stamp: FileStamp, otherwise: int) -> int:
+    """When a picture was drawn, in milliseconds since the epoch; a copy's file times do not tell."""
+    return otherwise if run.copied else stamp.mtime_ns // 1_000_000
+
+
+def _debug_image(title: str, stamp: FileStamp, at: int) -> Image:
+    """``val_batch0_pred.jpg`` is series ``val_pred.jpg`` at iteration 0."""
+    match = _BATCH.fullmatch(stamp.name)
+    if match is None:
+        return Image(title, stamp.name, 0, stamp, at)
+    return Image(title, match["before"] + match["after"], int(match["number"]), stamp, at)
+
+
+def _plot(run: Run, rule: PlotRule, stamp: FileStamp, iterations: _Iterations) -> Plot:
+    title = rule.title.format(stem=PurePosixPath(stamp.name).stem)
+    iteration = iterations.last if rule.at_last_epoch else 0
+    return Plot(title, iteration, stamp, _drawn(run, stamp, run.times.ended))
+
+
+def _drawn_results(run: Run, rule: PlotRule, iterations: _Iterations) -> DrawnPlot:
+    kept = [i for i, column in enumerate(run.table.columns) if "loss" in column or "metric" in column]
+    return DrawnPlot(
+        title=rule.title.format(stem="results"),
+        iteration=iterations.last if rule.at_last_epoch else 0,
+        file_name="results.png",
+        columns=tuple(run.table.columns[i] for i in kept),
+        epochs=tuple(row.epoch for row in run.table.rows),
+        values=tuple(tuple(row.values[i] for i in kept) for row in run.table.rows),
+        at=run.times.ended,
+    )
+
+
+# -- the end of a training --------------------------------------------------------------------------------
+
+
+def _final_values(run: Run, era: Era, draft: _Draft) -> None:
+    """Report the final metrics: those best.pt records of its own epoch, else the best row of results.csv.
+
+    The callback reported those of one more validation of best.pt, which is not on disk.
+    """
+    if not era.single_values:
+        return
+    recorded = dict(run.best.train_metrics) if run.best else {}
+    row = max(run.table.rows, key=lambda row: (_fitness(_metrics(run, row), era), row.epoch))
+    metrics = {k: v for k, v in recorded.items() if k.startswith("metrics/")} or _metrics(run, row)
+    fitness = recorded.get("fitness", _fitness(metrics, era))
+    values = [(k, v) for k, v in (*metrics.items(), ("fitness", fitness)) if math.isfinite(v)]
+    draft.report("final", *(SingleValue(name, value, run.times.ended) for name, value in values))
+    draft.missing.append(era.final_evaluation)
+    draft.missing.append("the exact final metrics (sent: those of the epoch that best.pt was saved at)")
+
+
+def _metrics(run: Run, row: Row) -> dict[str, float]:
+    pairs = zip(run.table.columns, row.values, strict=True)
+    return {column: value for column, value in pairs if column.startswith("metrics/")}
+
+
+def _fitness(metrics: Mapping[str, float], era: Era) -> float:
+    """Ultralytics' measure of a good epoch; NaN where the metrics do not tell, -inf where one is NaN."""
+    top = [metrics[k] for k in ("metrics/accuracy_top1", "metrics/accuracy_top5") if k in metrics]
+    if len(top) == 2:
+        return sum(top) / 2
+    parts: Sequence[tuple[float, float]] = [
+        (metrics[f"metrics/mAP50{c}"], metrics[f"metrics/mAP50-95{c}"])
+        for c in _COMPONENTS
+        if f"metrics/mAP50{c}" in metrics and f"metrics/mAP50-95{c}" in metrics
+    ]
+    total = sum(era.fitness[0] * loose + era.fitness[1] * strict for loose, strict in parts)
+    return total if parts and math.isfinite(total) else -math.inf
+
+
+def _output_model(run: Run, era: Era, name: str, iterations: _Iterations, draft: _Draft) -> None:
+    stamp = run.files.get("weights/best.pt")
+    if stamp is None or run.best is None:
+        draft.missing.append("the output model (weights/best.pt)")
+        return
+    labels: dict[str, int] = {}
+    for index, label in run.best.names.items():
+        if label and not label.startswith("$"):
+            labels.setdefault(label, index)
+    dropped = len(run.best.names) - len(labels)
+    if dropped:
+        draft.missing.append(f"{dropped} class names of the model (empty, doubled or with a leading $)")
+    draft.report("model", OutputModel(era.model_name.format(name=name), stamp, labels, iterations.last))

@@ -1,0 +1,293 @@
+"""A save_dir to a Run, a frozen snapshot of everything the rules need; and finding save_dirs."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import yaml
+
+from .checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
+from .eras import Release, guess_release, parse_release
+from .errors import RunUnreadable, UsageError
+from .events import FileStamp, RunState
+from .files import is_whole_picture, read_bounded
+from .results_csv import Table, last_stretch, latest_rows, parse
+from .times import Times, last_write, when
+
+STALE_AFTER = 1800.0  # seconds; an epoch of half an hour is rarer than a training that died
+_STALE_EPOCHS = 3  # times the longest epoch so far, where that is longer
+_MOST_ARGS = 2**20  # bytes; the largest seen has 3,000
+_MOST_RESULTS = 2**26  # bytes; 64 MiB is 300,000 epochs
+_MOST_PICTURES = 500  # a run has about 30
+_MOST_NODES = 100_000  # values in args.yaml, counted through aliases
+_SECOND_NS = 1_000_000_000
+
+_PICTURE = re.compile(r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg|.*\.png", re.DOTALL)
+_WEIGHTS = ("weights/best.pt", "weights/last.pt")
+_ARGUMENT_FILES = ("args.yaml", "opt.yaml")
+# What a directory of ``yolo val`` or ``yolo predict`` holds and no training leaves without args.yaml.
+_VAL_LEFTOVERS = ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything known about one training, read from its directory and from nowhere else."""
+
+    path: Path
+    args: Mapping[str, object]  # args.yaml, or opt.yaml of YOLOv5
+    hyp: Mapping[str, object]  # hyp.yaml of YOLOv5, else empty
+    yolov5: bool
+    release: Release
+    release_known: bool  # from a checkpoint; False: guessed
+    state: RunState
+    first_row: bytes  # of results.csv, of the newest training in it
+    table: Table  # of the newest training, one row per epoch
+    earlier_rows: int  # of older trainings in the same file
+    times: Times
+    copied: bool  # without its file times, so that they say nothing
+    best: Checkpoint | None
+    last: Checkpoint | None
+    files: Mapping[str, FileStamp]  # whole pictures and weights that belong to this training
+    unfit: tuple[str, ...]  # files left out, each with why, in words
+
+
+@dataclass(frozen=True, slots=True)
+class NotARun:
+    """A directory with nothing to report, and why."""
+
+    path: Path
+    reason: str
+    hint: str
+
+
+Found: TypeAlias = "Path | NotARun"
+
+
+def find_runs(paths: list[Path]) -> Iterator[Found]:
+    """Find the run directories at or below each path, in order of name, each once.
+
+    Links are not followed and runs not entered. What only looks like a run comes as NotARun. Raises
+    UsageError where a path does not exist or is no directory.
+    """
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        if not path.is_dir():
+            there = path.exists()
+            raise UsageError(
+                f"{path} is not a directory." if there else f"{path} does not exist.",
+                "Give a run directory (the save_dir of a training), or a folder above some.",
+            )
+        yield from _walk(path, seen)
+
+
+def _walk(path: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            identity = folder.stat()
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            yield NotARun(folder, f"cannot be opened: {error.strerror}", "Check its permissions.")
+            continue
+        if (identity.st_dev, identity.st_ino) in seen:
+            continue
+        seen.add((identity.st_dev, identity.st_ino))
+        names = {entry.name for entry in entries}
+        if names.intersection(_ARGUMENT_FILES) or "results.csv" in names:
+            yield folder
+        elif names.intersection(_VAL_LEFTOVERS):
+            yield NotARun(folder, "is a validation, not a training", "Nothing to do.")
+        else:
+            waiting += [folder / e.name for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
+
+
+def stamps(path: Path) -> tuple[FileStamp, ...]:
+    """List the files a run may be made of, from two directory listings and a stat each; sorted by name.
+
+    Links are left out, so is everything Ultralytics did not write. Raises RunUnreadable.
+    """
+    found: list[FileStamp] = []
+    pictures = 0
+    try:
+        for prefix, folder in (("", path), ("weights/", path / "weights")):
+            if prefix and not stat.S_ISDIR(_lstat_mode(folder)):
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    picture = not prefix and _PICTURE.fullmatch(name) is not None
+                    if not (picture or name in (*_WEIGHTS, *_ARGUMENT_FILES, "hyp.yaml", "results.csv")):
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    pictures += picture
+                    if stat.S_ISREG(status.st_mode) and not (picture and pictures > _MOST_PICTURES):
+                        found.append(FileStamp(name, status.st_size, status.st_mtime_ns))
+    except OSError as cause:
+        raise RunUnreadable(
+            f"{path} cannot be listed: {cause.strerror}.", "Check that it exists and that you may read it."
+        ) from cause
+    return tuple(sorted(found, key=lambda stamp: stamp.name))
+
+
+def _lstat_mode(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotARun:
+    """Read one run directory.
+
+    ``now`` is seconds since the epoch, ``stale_after`` the seconds after which an unfinished run that
+    nothing has written to has died; None: half an hour, or three of its longest epochs. Raises
+    RunUnreadable.
+    """
+    listed = {stamp.name: stamp for stamp in stamps(path)}
+    yolov5 = "args.yaml" not in listed and "opt.yaml" in listed
+    args, args_stamp = _arguments(path, "opt.yaml" if yolov5 else "args.yaml")
+    hyp = _arguments(path, "hyp.yaml")[0] if yolov5 and "hyp.yaml" in listed else {}
+    try:
+        data, csv_stamp = read_bounded(path, "results.csv", _MOST_RESULTS)
+    except FileNotFoundError:
+        data, csv_stamp = b"", args_stamp
+    everything = parse(data)
+    if data.count(b"\n") and not everything.columns:
+        raise RunUnreadable(
+            f"{path / 'results.csv'} is not a table that begins with the column 'epoch'.",
+            "Restore the file as Ultralytics wrote it, then run the same command again.",
+        )
+    stretch, earlier = last_stretch(everything)
+    resumed = bool(args.get("resume"))
+    newest = max(stamp.mtime_ns for stamp in (*listed.values(), args_stamp)) / _SECOND_NS
+    patience = stale_after if stale_after is not None else STALE_AFTER
+    fresh = now - newest < patience
+    begun_anew = not resumed and args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
+    if not stretch.rows or (begun_anew and fresh):
+        reason = "has not finished an epoch yet" if fresh else "died before its first epoch ended"
+        return NotARun(path, reason, "Nothing to report yet." if fresh else "There is nothing to report.")
+
+    own, unfit = _own_files(listed, args_stamp, csv_stamp, stretch, resumed)
+    checkpoints: dict[str, Checkpoint] = {}
+    for name in _WEIGHTS:
+        if name in own:
+            try:
+                checkpoints[name] = read_checkpoint(path / name)
+            except CheckpointUnreadable as error:
+                unfit.append(f"{name}: {error.reason.rstrip('.')}")
+    best, last = (checkpoints.get(name) for name in _WEIGHTS)
+    release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)
+    saved = last or best
+    written = last_write(csv_stamp.mtime_ns, saved.date if saved else None)
+    copied = written != csv_stamp.mtime_ns // 1_000_000
+    batch = own.get("train_batch0.jpg", args_stamp)
+    times = when(stretch, written, None if copied else batch.mtime_ns // 1_000_000)
+    if stale_after is None:
+        patience = max(patience, _STALE_EPOCHS * max(times.took.values(), default=0.0))
+    live = now - (written / 1000 if copied else newest) < patience
+    state = _state(own, checkpoints, csv_stamp, live)
+    if state is RunState.LIVE and not checkpoints and args.get("save", True) and not yolov5:
+        # the release decides the titles, and the checkpoint that names it follows the first row at once
+        return NotARun(path, "has no checkpoint yet", "It is looked at again next time.")
+    files, half = _whole_files(path, own, state)
+    return Run(
+        path=path,
+        args=args,
+        hyp=hyp,
+        yolov5=yolov5,
+        release=(7, 0, 0) if yolov5 else release or guess_release(stretch.columns, args),
+        release_known=yolov5 or release is not None,
+        state=state,
+        first_row=stretch.rows[0].raw.strip(),
+        table=latest_rows(stretch),
+        earlier_rows=earlier,
+        times=times,
+        copied=copied,
+        best=best,
+        last=last,
+        files=files,
+        unfit=tuple(sorted([*unfit, *half])),
+    )
+
+
+def _arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]:
+    """Read a YAML file of plain values: one dictionary, no tags, bounded also through its aliases."""
+    hint = "Restore it as Ultralytics wrote it, then run the same command again."
+    try:
+        data, stamp = read_bounded(path, name, _MOST_ARGS)
+        loaded = yaml.safe_load(data)
+    except FileNotFoundError as cause:
+        raise RunUnreadable(f"{path / name} is missing.", hint) from cause
+    except (yaml.YAMLError, ValueError, RecursionError) as cause:
+        mark = getattr(cause, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise RunUnreadable(f"{path / name} is not plain YAML{where}.", hint) from cause
+    if not isinstance(loaded, dict):
+        raise RunUnreadable(f"{path / name} holds no arguments.", hint)
+    waiting: list[object] = [loaded]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            return {str(key): value for key, value in loaded.items()}, stamp
+        node = waiting.pop()
+        if isinstance(node, dict):
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+    raise RunUnreadable(f"{path / name} holds more than {_MOST_NODES:,} values.", hint)
+
+
+def _own_files(
+    listed: Mapping[str, FileStamp], args: FileStamp, csv: FileStamp, rows: Table, resumed: bool
+) -> tuple[dict[str, FileStamp], list[str]]:
+    """Tell the pictures and weights of this training from those of one before it in the same place.
+
+    args.yaml is written first, so what is older is not this training's; unless it was written again by a
+    resume, or the file times are those of a copy: then fewer seconds lie between args.yaml and results.csv
+    than the training took, and the times say nothing.
+    """
+    known = {n: s for n, s in listed.items() if _PICTURE.fullmatch(n) or n in _WEIGHTS}
+    seconds = rows.column("time")
+    least = seconds[-1] * 0.5 if seconds and seconds[-1] == seconds[-1] else 1.0
+    if resumed or csv.mtime_ns - args.mtime_ns < least * _SECOND_NS:
+        return known, []
+    old = sorted(n for n, s in known.items() if s.mtime_ns < args.mtime_ns - _SECOND_NS)
+    own = {n: s for n, s in known.items() if n not in old}
+    return own, [f"{name}: older than args.yaml, so of an earlier training" for name in old]
+
+
+def _state(
+    own: Mapping[str, FileStamp],
+    checkpoints: Mapping[str, Checkpoint],
+    csv: FileStamp,
+    live: bool,
+) -> RunState:
+    """Finished: every checkpoint is stripped. Without one: results.png, drawn last, is newer than the rows.
+
+    Death and a pause look alike on disk; only ``live``, a recent write, tells them apart.
+    """
+    if checkpoints:
+        finished = all(checkpoint.stripped for checkpoint in checkpoints.values())
+    else:
+        drawn = own.get("results.png")
+        finished = drawn is not None and drawn.mtime_ns >= csv.mtime_ns
+    if finished:
+        return RunState.FINISHED
+    return RunState.LIVE if live else RunState.STOPPED
+
+
+def _whole_files(
+    path: Path, own: Mapping[str, FileStamp], state: RunState
+) -> tuple[dict[str, FileStamp], list[str]]:
+    """Leave out half-written pictures; of a live run without a word, for it will finish them."""
+    half = sorted(n for n in own if n not in _WEIGHTS and not is_whole_picture(path, n))
+    whole = {n: s for n, s in own.items() if n not in half}
+    said = [] if state is RunState.LIVE else half
+    return whole, [f"{n}: {'empty' if own[n].size == 0 else 'not a whole picture'}" for n in said]
