@@ -1,0 +1,418 @@
+"""The event store: what Elasticsearch keeps, what it refuses, and what that does to a task's statistics."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import struct
+import uuid
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .errors import ApiError, data_error, invalid_task, validation_error
+
+if TYPE_CHECKING:
+    from .state import State
+
+Json = dict[str, Any]
+Number = (int, float)
+
+SCALAR = "training_stats_scalar"
+VECTOR = "training_stats_vector"
+IMAGE = "training_debug_image"
+PLOT = "plot"
+LOG = "log"
+TYPES = (SCALAR, VECTOR, IMAGE, PLOT, LOG)
+
+SINGLE_VALUE_METRIC = "Summary"
+SINGLE_VALUE_ITERATION = -(2**31)
+CHUNK = 500  # documents per bulk request
+LONGEST_KEYWORD = 32766  # bytes
+MAX_LONG = 2**63 - 1
+MAX_FLOAT = 3.4028235677973366e38  # beyond it Elasticsearch's `float` is infinite
+COMPRESSED_FROM = 100_000  # characters of plot_str
+LARGEST_PAGE = 10_000
+LARGEST_RAW_PAGE = 200_000
+NO_ITERATION_FROM = (":monitor:machine", ":monitor:gpu")
+
+
+def hash_name(name: str) -> str:
+    """Return the key under which a metric or variant stands in `last_metrics`."""
+    return hashlib.md5(name.encode()).hexdigest()
+
+
+def event_id(event: Json) -> str:
+    """Return the id under which an event is stored: the same id overwrites."""
+    parts = (str(event[name]) for name in ("task", "iter", "metric", "variant", "key") if name in event)
+    return hashlib.md5("-".join(parts).encode()).hexdigest()
+
+
+def _document_fault(event: Json) -> str | None:
+    """Return why Elasticsearch does not index this document, or None."""
+    for name in ("metric", "variant", "url", "key"):
+        if len(str(event.get(name, "")).encode("utf-8", "replace")) > LONGEST_KEYWORD:
+            return f"field {name} is longer than {LONGEST_KEYWORD} bytes"
+    timestamp = event["timestamp"]
+    if isinstance(timestamp, float) and not math.isfinite(timestamp):
+        return "failed to parse field [timestamp]"
+    if event["type"] == SCALAR and event.get("value") is not None:
+        try:
+            value = float(event["value"])
+        except (TypeError, ValueError):
+            return "failed to parse field [value] of type [float]"
+        if isinstance(event["value"], bool) or not abs(value) <= MAX_FLOAT:
+            return "failed to parse field [value] of type [float]"
+    return None
+
+
+class EventStore:
+    """All events, per type and id, in the order of their first arrival."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.by_type: dict[str, dict[str, Json]] = {kind: {} for kind in TYPES}
+        self.received: dict[str, int] = defaultdict(int)  # accepted lines per task, overwriting ones too
+        self.stamped: set[str] = set()  # ids of the events whose timestamp is the server's
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def add(self, lines: list[Json], worker: str) -> Json:
+        """Store a batch the way `events.add_batch` does and return its reply."""
+        # the first line decides, the others must agree
+        allow_locked = bool(lines[0].get("allow_locked"))
+        errors: dict[str, int] = defaultdict(int)
+        actions: list[tuple[str, Json, bool]] = []
+        iterations: dict[str, int] = defaultdict(int)
+        overlong = 0
+        for line in lines:
+            event = dict(line)
+            event.pop("model_event", None)
+            if bool(event.pop("allow_locked", allow_locked)) != allow_locked:
+                raise validation_error("Inconsistent allow_locked setting in the passed events")
+            fault = self._refusal(event, allow_locked)
+            if fault:
+                errors[fault] += 1
+                continue
+            event["type"] = event["type"].replace(" ", "_")
+            if "ts" in event:
+                event["timestamp"] = event.pop("ts")
+            stamped = event.get("timestamp") is None
+            if stamped:
+                event["timestamp"] = int(self._state.clock() * 1000)
+            event.setdefault("worker", worker)
+            iteration = event.get("iter")
+            if iteration is not None:
+                event["iter"] = iteration = int(iteration)
+                if not -MAX_LONG - 1 <= iteration <= MAX_LONG:
+                    overlong += 1
+                    continue
+            if "values" in event:
+                event["value"] = event.pop("values")
+            event["metric"] = event.get("metric") or ""
+            event["variant"] = event.get("variant") or ""
+            identity = uuid.uuid4().hex if event["type"] == LOG else event_id(event)
+            iterations.setdefault(event["task"], 0)
+            if iteration is not None and event["metric"] not in NO_ITERATION_FROM:
+                iterations[event["task"]] = max(iteration, iterations[event["task"]])
+            self._prepare_plot(event)
+            actions.append((identity, event, stamped))
+
+        added = self._index(actions)
+        self._update_statistics([event for _, event, _ in actions], iterations)
+        if overlong:
+            # after the good ones were stored and counted
+            raise data_error(f"{overlong} document(s) failed to index.")
+        if not added:
+            raise ApiError(400, 131, "Events not added", **errors)
+        return {"added": added, "errors": sum(errors.values()), "errors_info": dict(errors)}
+
+    def _refusal(self, event: Json, allow_locked: bool) -> str | None:
+        kind = event.get("type")
+        if kind is None:
+            return "Event must have a 'type' field"
+        if not isinstance(kind, str) or kind.replace(" ", "_") not in TYPES:
+            return f"Invalid event type {kind}"
+        if event.get("task") is None:
+            return "Event must have a 'task' field"
+        task = self._state.tasks.get(event["task"])
+        if task is None or (task["status"] in ("publishing", "published") and not allow_locked):
+            return "Invalid task id"
+        return None
+
+    @staticmethod
+    def _prepare_plot(event: Json) -> None:
+        if event["type"] != PLOT:
+            return
+        text = event.get("plot_str") or ""
+        event["plot_len"] = len(text)
+        event.pop("skip_validation", None)
+
+    def _index(self, actions: list[tuple[str, Json, bool]]) -> int:
+        added = 0
+        for start in range(0, len(actions), CHUNK):
+            failed = []
+            for identity, event, stamped in actions[start : start + CHUNK]:
+                fault = _document_fault(event)
+                if fault:
+                    failed.append(fault)
+                    continue
+                self.by_type[event["type"]][identity] = event
+                self.received[event["task"]] += 1
+                (self.stamped.add if stamped else self.stamped.discard)(identity)
+                added += 1
+            if failed:
+                # the rest of this chunk is stored, later chunks and the statistics are not touched
+                raise data_error(f"{len(failed)} document(s) failed to index. {failed[0]}")
+        return added
+
+    def _update_statistics(self, events: list[Json], iterations: dict[str, int]) -> None:
+        for event in events:
+            if isinstance(event["timestamp"], str):
+                # Elasticsearch reads a date, Mongo's statistics want a number
+                raise data_error(f"timestamp {event['timestamp']} could not be converted to int")
+        for task_id, highest in iterations.items():
+            task = self._state.tasks[task_id]
+            batch: dict[tuple[str, str], list[Json]] = defaultdict(list)
+            for event in events:
+                if (
+                    event["task"] == task_id
+                    and event["type"] == SCALAR
+                    and event["metric"]
+                    and event["variant"]
+                    and event.get("value") is not None
+                ):
+                    batch[event["metric"], event["variant"]].append(event)
+            for (metric, variant), points in batch.items():
+                metrics = task["last_metrics"].setdefault(hash_name(metric), {})
+                metrics[hash_name(variant)] = self._statistics(metrics.get(hash_name(variant)), points)
+            task["last_iteration"] = max(task["last_iteration"], highest)
+            self._state.touch(task)
+
+    @staticmethod
+    def _statistics(known: Json | None, points: list[Json]) -> Json:
+        """Fold a batch's points of one series into what the task remembers of it."""
+        result = dict(known or {})
+        last = points[0]
+        for point in points:
+            if (point.get("iter", 0), point["timestamp"]) >= (last.get("iter", 0), last["timestamp"]):
+                last = point
+            value, iteration = float(point["value"]), point.get("iter", 0)
+            if "first_value" not in result:
+                result.update(first_value=value, first_value_iteration=iteration)
+            if value < result.get("min_value", math.inf):
+                result.update(min_value=value, min_value_iteration=iteration)
+            if value > result.get("max_value", -math.inf):
+                result.update(max_value=value, max_value_iteration=iteration)
+        # the value is that of the last batch to arrive, even when it is about earlier iterations
+        result.update(metric=last["metric"], variant=last["variant"], value=float(last["value"]))
+        before = result.get("count", 0)
+        total = result.get("mean_value", 0.0) * before + sum(float(point["value"]) for point in points)
+        result["count"] = before + len(points)
+        result["mean_value"] = round(total / result["count"], 2)
+        return result
+
+    def delete_of(self, task_id: str) -> None:
+        """Forget all events of a task."""
+        for kind in TYPES:
+            self.by_type[kind] = {
+                key: event for key, event in self.by_type[kind].items() if event["task"] != task_id
+            }
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def of(self, task_id: str, kind: str) -> list[Json]:
+        """Return a task's events of one type, in the order of their first arrival."""
+        return [event for event in self.by_type[kind].values() if event["task"] == task_id]
+
+    def _task(self, task_id: Any) -> str:
+        if task_id not in self._state.tasks:
+            raise invalid_task(task_id)
+        return str(task_id)
+
+    def scalar_metrics_iter_raw(self, body: Json) -> Json:
+        """All points of one metric, exactly, in order of iteration."""
+        task_id = self._task(body["task"])
+        wanted = body["metric"]
+        size = body.get("batch_size") or 10_000
+        if size > LARGEST_RAW_PAGE:
+            raise validation_error(f"batch_size should not exceed {LARGEST_RAW_PAGE}")
+        key = body.get("key") or "iter"
+        points = [
+            event
+            for event in self.of(task_id, SCALAR)
+            if event["metric"] == wanted.get("metric")
+            and (not wanted.get("variants") or event["variant"] in wanted["variants"])
+        ]
+        points.sort(key=lambda event: (event["variant"], event.get("iter", 0)))
+        start = _unscroll(body.get("scroll_id"), 0)
+        page = points[start : start + size]
+        variants: dict[str, Json] = {}
+        for event in page:
+            series = variants.setdefault(event["variant"], {"y": [], key: []})
+            series["y"].append(float(event["value"]))
+            series[key].append(event.get("timestamp") if key == "timestamp" else event.get("iter", 0))
+        return {
+            "variants": variants,
+            "returned": len(page),
+            "total": len(points) if body.get("count_total") else None,
+            "scroll_id": _scroll(start + len(page)),
+        }
+
+    def single_value_metrics(self, body: Json) -> Json:
+        """`events.get_task_single_value_metrics`."""
+        tasks = []
+        for task_id in body["tasks"]:
+            values = [
+                {name: event.get(name) for name in ("metric", "variant", "value", "timestamp")}
+                for event in self.of(self._task(task_id), SCALAR)
+                if event.get("iter") == SINGLE_VALUE_ITERATION
+            ]
+            if values:
+                tasks.append({"task": task_id, "values": values})
+        return {"tasks": tasks}
+
+    def task_plots(self, body: Json) -> Json:
+        """`events.get_task_plots`: the latest iterations of each plot."""
+        wanted = {item["metric"]: item.get("variants") for item in body.get("metrics") or []}
+        plots = [
+            event
+            for event in self.of(self._task(body["task"]), PLOT)
+            if not wanted
+            or (
+                event["metric"] in wanted
+                and (not wanted[event["metric"]] or event["variant"] in wanted[event["metric"]])
+            )
+        ]
+        iters = body.get("iters") or 1
+        newest: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for plot in plots:
+            newest[plot["metric"], plot["variant"]].append(plot.get("iter", 0))
+        plots = [
+            plot
+            for plot in plots
+            if plot.get("iter", 0) in sorted(newest[plot["metric"], plot["variant"]], reverse=True)[:iters]
+        ]
+        plots.sort(key=lambda plot: (plot["metric"], plot["variant"], -plot.get("iter", 0)))
+        start = _unscroll(body.get("scroll_id"), 0)
+        page = plots[start : start + LARGEST_PAGE]
+        return {
+            "plots": [_as_read(plot) for plot in page],
+            "returned": len(page),
+            "total": len(plots),
+            "scroll_id": _scroll(start + len(page)),
+        }
+
+    def task_events(self, body: Json) -> Json:
+        """`events.get_task_events`, with the genuine server's endless turn at iteration 0."""
+        task_id = self._task(body["task"])
+        kind = body.get("event_type")
+        kinds = TYPES if kind is None else (kind,)
+        size = body.get("batch_size") or 500
+        if size > LARGEST_PAGE:
+            raise data_error("Result window is too large, from + size must be less than or equal to: [10000]")
+        axis = "timestamp" if kind == LOG else "iter"
+        events = [event for name in kinds if name in TYPES for event in self.of(task_id, name)]
+        total = len(events)
+        descending = body.get("order") == "desc"
+        events.sort(key=lambda event: event.get(axis, 0), reverse=descending)
+        begin = _unscroll(body.get("scroll_id"), None)
+        # falsy, not None: a page that ended at iteration 0 starts again, as the genuine one does
+        if begin:
+            events = [e for e in events if (e.get(axis, 0) < begin if descending else e.get(axis, 0) > begin)]
+        page = events[:size]
+        if page:
+            # a page always holds its last iteration whole
+            end = page[-1].get(axis, 0)
+            page += [event for event in events[size:] if event.get(axis, 0) == end]
+        return {
+            "events": [_as_read(event) for event in page],
+            "returned": len(page),
+            "total": total,
+            "scroll_id": _scroll(page[-1].get(axis, 0)) if page else None,
+        }
+
+    def task_log(self, body: Json) -> Json:
+        """`events.get_task_log`, newest first."""
+        events = self.of(self._task(body["task"]), LOG)
+        events.sort(key=lambda event: event["timestamp"], reverse=body.get("order") != "asc")
+        size = body.get("batch_size") or 500
+        return {
+            "events": events[:size],
+            "returned": len(events[:size]),
+            "total": len(events),
+            "scroll_id": None,
+        }
+
+    def task_metrics(self, body: Json) -> Json:
+        """`events.get_task_metrics`: the names of the metrics of each task."""
+        kinds: Iterable[str] = (body["event_type"],) if body.get("event_type") else TYPES
+        return {
+            "metrics": [
+                {
+                    "task": task_id,
+                    "metrics": sorted(
+                        {e["metric"] for kind in kinds for e in self.of(self._task(task_id), kind)}
+                    ),
+                }
+                for task_id in body["tasks"]
+            ]
+        }
+
+    def metrics_and_variants(self, body: Json, kind: str = SCALAR) -> Json:
+        """`events.get_scalar_metrics_and_variants` and its sister for vectors."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for event in self.of(self._task(body["task"]), kind):
+            found[event["metric"]].add(event["variant"])
+        return {"metrics": {metric: sorted(variants) for metric, variants in found.items()}}
+
+    def histogram(self, body: Json) -> Json:
+        """`events.scalar_metrics_iter_histogram`: float32 averages, down-sampled: no proof of anything."""
+        samples = body.get("samples") or 2000
+        series: dict[str, dict[str, list[Json]]] = defaultdict(lambda: defaultdict(list))
+        for event in self.of(self._task(body["task"]), SCALAR):
+            if event.get("iter") != SINGLE_VALUE_ITERATION and event.get("value") is not None:
+                series[event["metric"]][event["variant"]].append(event)
+        result: dict[str, dict[str, Json]] = {}
+        for metric, variants in series.items():
+            for variant, events in variants.items():
+                iterations = [event.get("iter", 0) for event in events]
+                width = max(1, math.ceil((max(iterations) - min(iterations) + 1) / samples))
+                buckets: dict[int, list[float]] = defaultdict(list)
+                for event in events:
+                    buckets[event.get("iter", 0) // width * width].append(_float32(event["value"]))
+                x = sorted(buckets)
+                y = [sum(buckets[bucket]) / len(buckets[bucket]) for bucket in x]
+                result.setdefault(metric, {})[variant] = {"name": variant, "x": x, "y": y}
+        return result
+
+
+def _float32(value: float) -> float:
+    narrowed: float = struct.unpack("f", struct.pack("f", value))[0]
+    return narrowed
+
+
+def _as_read(event: Json) -> Json:
+    """Return an event as the server gives it back: a long plot compressed elsewhere."""
+    text = event.get("plot_str")
+    if event["type"] != PLOT or not isinstance(text, str) or len(text) < COMPRESSED_FROM:
+        return event
+    read = {name: value for name, value in event.items() if name != "plot_str"}
+    read["plot_data"] = base64.encodebytes(zlib.compress(text.encode(), level=1)).decode("ascii")
+    return read
+
+
+def _scroll(position: Any) -> str:
+    return base64.b64encode(json.dumps(position).encode()).decode()
+
+
+def _unscroll(scroll_id: Any, default: Any) -> Any:
+    if not scroll_id:
+        return default
+    try:
+        return json.loads(base64.b64decode(scroll_id))
+    except ValueError:
+        raise ApiError(400, 1104, "Invalid scroll id") from None

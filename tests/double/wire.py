@@ -1,0 +1,156 @@
+"""A small keep-alive HTTP server on loopback that can break off, and stop and start on one port."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One request as it came over the wire."""
+
+    method: str
+    target: str  # path and query, still quoted
+    headers: dict[str, str]  # lower-case names
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply; `abort` resets the connection instead, `cut` sends half of the body and closes."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    abort: bool = False
+    cut: bool = False
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, respond: Callable[[Incoming], Reply]) -> None:
+        self.respond = respond
+        self.connections: set[socket.socket] = set()
+        self.connections_lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def server_bind(self) -> None:
+        """Bind without the look-up of a host name, which may ask a slow resolver."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Stay silent: clients that go away in the middle are what the tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self.server.connections_lock:
+            self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        with self.server.connections_lock:
+            self.server.connections.discard(self.connection)
+        super().finish()
+
+    def log_message(self, *args: Any) -> None:
+        """Keep quiet."""
+
+    def _body(self) -> bytes:
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _any(self) -> None:
+        expected = int(self.headers.get("Content-Length") or 0)
+        body = self._body()
+        if len(body) < expected:
+            # the client died in the middle of its request: a genuine server never hands that on
+            self.close_connection = True
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        reply = self.server.respond(Incoming(self.command, self.path, headers, body))
+        if reply.abort:
+            self.close_connection = True
+            # linger 0: the client sees a reset, not an orderly end
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            return
+        try:
+            phrase = HTTPStatus(reply.status).phrase
+        except ValueError:
+            phrase = ""
+        lines = [
+            f"HTTP/1.1 {reply.status} {phrase}",
+            f"Content-Type: {reply.content_type}",
+            f"Content-Length: {len(reply.body)}",
+            *(f"{name}: {value}" for name, value in reply.headers.items()),
+        ]
+        if reply.cut:
+            self.close_connection = True
+            lines.append("Connection: close")
+        content = b"" if self.command == "HEAD" else reply.body
+        if reply.cut:
+            content = content[: len(content) // 2]
+        # one send: two would wait for each other's acknowledgement
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + content)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = _any  # noqa: N815
+
+
+class Endpoint:
+    """A server that can be stopped and started again on the port it was first given."""
+
+    def __init__(self, respond: Callable[[Incoming], Reply]) -> None:
+        self._respond = respond
+        self._server: _Server | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen; nothing happens if it listens already."""
+        if self._server is None:
+            self._server = _Server(self.port, self._respond)
+            self.port = self._server.server_address[1]
+            threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on and break those that are open."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.shutdown()
+        server.server_close()
+        with server.connections_lock:
+            open_connections = list(server.connections)
+        for connection in open_connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
