@@ -1,6 +1,6 @@
 """The server double behaves as the genuine server does."""
 
-# ruff: noqa: SIM300  the expected value stands first in these tests
+
 
 from __future__ import annotations
 

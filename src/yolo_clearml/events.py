@@ -157,6 +157,9 @@ def _plain(value: object) -> object:
     return value.value if isinstance(value, Enum) else value
 
 
+STATUS = "status"  # key of the report that comes last and closes the task
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything ClearML should know about one run by now."""

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from .eras import YOLOV5, Era, PlotRule, Release, era_of
 from .events import (
+    STATUS,
     DrawnPlot,
     Event,
     FileStamp,
@@ -96,7 +97,7 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     if run.state is RunState.FINISHED:
         _final_values(run, era, draft)
         _output_model(run, era, name, iterations, draft)
-    draft.report("status", Status(run.state))
+    draft.report(STATUS, Status(run.state))
     draft.missing += run.unfit
     if run.earlier_rows:
         draft.missing.append(

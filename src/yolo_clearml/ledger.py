@@ -1,0 +1,294 @@
+"""What ClearML has acknowledged of a run: one small file, and the lock that it is as well.
+
+    <run>/.yolo-clearml.json           in the run directory, or, where that takes no file,
+    <state>/<digest of path>.json      below the user's state directory (YOLO_CLEARML_STATE_DIR)
+
+    {"version": 1,
+     "server":  "http://localhost:8008",    whose acknowledgements these are
+     "run":     "2f25f2b0...",              the training's own key; another one begins a fresh ledger
+     "task":    "5b1e...", "url": "...",    written before the first event is sent
+     "sent":    {"epoch/0": "9c1d...", ...},  report key: digest, written after the acknowledgement
+     "settled": "...",                      stamp of the files when nothing was left to do
+     "configured": "...",                   stamp of the ClearML configuration that named the server
+     "facts":   {...}}                      for a line of output without looking at the run again
+
+Losing it loses nothing: the task is found again by the run's key, and every event has a fixed id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import lock_descriptor
+from platformdirs import user_state_path
+
+from .errors import LedgerUnwritable, RunBusy
+from .events import STATUS, FileStamp, Plan, Report
+
+LEDGER_NAME = ".yolo-clearml.json"
+STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
+_VERSION = 1
+_MOST = 2**26  # bytes; a run of a million epochs stays below
+_NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENOTSUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What one server has acknowledged of one training."""
+
+    server: str | None = None  # address of the API server
+    run: str | None = None  # the run's own key
+    copy: str = ""  # told apart from the run's other tasks by this; "" for the first
+    task: str | None = None
+    url: str | None = None
+    sent: Mapping[str, str] = field(default_factory=dict)  # report key: digest
+    settled: str | None = None  # see settled_stamp
+    configured: str | None = None  # see configuration_stamp
+    facts: Mapping[str, Any] = field(default_factory=dict)  # name, state, epochs: for output only
+
+    def pending(self, plan: Plan) -> tuple[Report, ...]:
+        """Give the reports of ``plan`` that this ledger does not know as sent, in their order.
+
+        Where there is any, the status is among them: to report to a task is to open it again.
+        """
+        if self.run != plan.key:
+            return plan.reports
+        changed = {r.key for r in plan.reports if self.sent.get(r.key) != r.digest}
+        if changed:
+            changed.add(STATUS)
+        return tuple(report for report in plan.reports if report.key in changed)
+
+    def forget(self, reports: Sequence[Report]) -> Ledger:
+        """Note that these reports are about to be sent, so that what the server has of them is unknown."""
+        keys = {report.key for report in reports}
+        return replace(self, sent={key: digest for key, digest in self.sent.items() if key not in keys})
+
+    def acknowledge(self, reports: Sequence[Report]) -> Ledger:
+        """Note that the server has these reports."""
+        return replace(self, sent={**self.sent, **{report.key: report.digest for report in reports}})
+
+
+class Held(Protocol):
+    """A ledger held by this process alone."""
+
+    ledger: Ledger
+
+    def save(self, ledger: Ledger) -> None:
+        """Replace the ledger, durably, before this returns."""
+
+
+class Ledgers(Protocol):
+    """Where ledgers are kept."""
+
+    def load(self, run: Path) -> Ledger:
+        """Read the ledger of a run directory; an empty one where there is none or it is damaged."""
+
+    def hold(self, run: Path) -> contextlib.AbstractContextManager[Held]:
+        """Hold the ledger of a run directory; raises RunBusy where another process does."""
+
+
+def settled_stamp(stamps: Sequence[FileStamp], server_hint: str, wishes: str) -> str:
+    """Digest all that could give a pass something to do, from a listing alone."""
+    told = [[[stamp.name, stamp.size, stamp.mtime_ns] for stamp in stamps], server_hint, wishes]
+    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def configuration_stamp() -> str:
+    """Say which ClearML configuration is in force, without reading it as the SDK would, which takes a second.
+
+    Equal stamps mean the same server; different ones that it must be asked for.
+    """
+    told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.endswith("_API_HOST")]
+    chosen = os.environ.get("CLEARML_CONFIG_FILE") or os.environ.get("TRAINS_CONFIG_FILE")
+    for path in [Path(chosen).expanduser()] if chosen else [Path.home() / "clearml.conf"]:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            told.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
+    return hashlib.sha256("\0".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class FileLedgers:
+    """Ledgers in the run directories, or below the state directory where they take no file."""
+
+    def load(self, run: Path) -> Ledger:
+        """Read the newest ledger of a run; reading takes no lock, for a ledger is replaced whole."""
+        newest = (-1, Ledger())
+        for path in (run / LEDGER_NAME, _state_path(run)):
+            with contextlib.suppress(OSError):
+                written = path.stat().st_mtime_ns
+                ledger = _read(path)
+                if ledger != Ledger() and written > newest[0]:
+                    newest = (written, ledger)
+        return newest[1]
+
+    @contextlib.contextmanager
+    def hold(self, run: Path) -> Iterator[Held]:
+        """Lock and read; on leaving, a ledger that was never written leaves no file behind."""
+        try:
+            held = _HeldFile(run / LEDGER_NAME)
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise _unwritable(run / LEDGER_NAME, error) from error
+            held = _hold_in_state_directory(run)
+        try:
+            if held.ledger == Ledger():
+                held.ledger = self.load(run)  # of a run directory that was not writable before
+            yield held
+        finally:
+            held.close()
+
+
+class ReadOnlyLedgers(FileLedgers):
+    """Ledgers that are read and never written: for a dry run, which touches nothing."""
+
+    @contextlib.contextmanager
+    def hold(self, run: Path) -> Iterator[Held]:
+        """Give the ledger without a lock; what is saved is forgotten."""
+        yield _HeldInMemory(self.load(run))
+
+
+class NoLedgers:
+    """No memory at all: for an export, which is always whole."""
+
+    def load(self, run: Path) -> Ledger:
+        """Give an empty ledger."""
+        return Ledger()
+
+    @contextlib.contextmanager
+    def hold(self, run: Path) -> Iterator[Held]:
+        """Give an empty ledger; what is saved is forgotten."""
+        yield _HeldInMemory(Ledger())
+
+
+@dataclass(slots=True)
+class _HeldInMemory:
+    ledger: Ledger
+
+    def save(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+
+class _HeldFile:
+    """A ledger file and its lock, which is on the file itself so that no second file is needed.
+
+    A save replaces the file, so the new one is locked before it takes the old one's place; and whoever
+    gets the lock looks whether the file is still the one at that path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            try:
+                if not lock_descriptor(descriptor, blocking=False):
+                    raise RunBusy(
+                        f"Another yolo-clearml is at work on {path.parent}.", "Try again when it is done."
+                    )
+                if _same_file(path, descriptor):
+                    break
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+        self._descriptor = descriptor
+        self.ledger = _read(path)
+
+    def save(self, ledger: Ledger) -> None:
+        """Write a new file, lock it, make it durable, and put it in the old one's place."""
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        try:
+            new = os.open(
+                temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+            )
+            try:
+                lock_descriptor(new, blocking=False)  # nobody else opens this name without the lock we hold
+                with open(new, "wb", closefd=False) as file:
+                    file.write(_written(ledger))
+                os.fsync(new)
+                temporary.replace(self._path)
+            except BaseException:
+                os.close(new)
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync_directory(self._path.parent)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+        os.close(self._descriptor)
+        self._descriptor, self.ledger = new, ledger
+
+    def close(self) -> None:
+        """Let go of the lock; an empty file, made for its sake only, goes as well."""
+        with contextlib.suppress(OSError):
+            if os.fstat(self._descriptor).st_size == 0 and _same_file(self._path, self._descriptor):
+                self._path.unlink()
+        os.close(self._descriptor)
+
+
+def _hold_in_state_directory(run: Path) -> _HeldFile:
+    path = _state_path(run)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _HeldFile(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
+    return LedgerUnwritable(
+        f"{path} cannot be written: {error.strerror}.",
+        f"Free some space, or set {STATE_DIR_VARIABLE} to a folder that can be written.",
+    )
+
+
+def _state_path(run: Path) -> Path:
+    chosen = os.environ.get(STATE_DIR_VARIABLE)
+    folder = Path(chosen) if chosen else user_state_path("yolo-clearml")
+    name = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:32]
+    return folder / f"{name}.json"
+
+
+def _same_file(path: Path, descriptor: int) -> bool:
+    try:
+        there, ours = path.stat(follow_symlinks=False), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _written(ledger: Ledger) -> bytes:
+    fields = {name: getattr(ledger, name) for name in Ledger.__slots__}
+    return (json.dumps({"version": _VERSION, **fields}, separators=(",", ":")) + "\n").encode()
+
+
+def _read(path: Path) -> Ledger:
+    """Read a ledger; one that is damaged, or of another version, counts as lost."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
+        data = file.read(_MOST)
+    try:
+        found = json.loads(data)
+        if not isinstance(found, dict) or found.pop("version", None) != _VERSION:
+            return Ledger()
+        ledger = Ledger(**found)
+    except (ValueError, TypeError, RecursionError):
+        return Ledger()
+    texts = (ledger.server, ledger.run, ledger.task, ledger.url, ledger.settled, ledger.configured)
+    sound = all(text is None or isinstance(text, str) for text in texts) and isinstance(ledger.copy, str)
+    maps = isinstance(ledger.sent, dict) and isinstance(ledger.facts, dict)
+    return ledger if sound and maps and all(isinstance(d, str) for d in ledger.sent.values()) else Ledger()

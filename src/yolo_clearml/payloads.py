@@ -1,0 +1,169 @@
+"""Events to ClearML's own words: event dictionaries, storage keys, URLs. Pure.
+
+The shapes are those the SDK sends for the callback's calls, so a task looks the same in the web UI; the
+one difference is that file names come from the run's own facts instead of a counter of the process:
+
+    <files>/<project>/<task name>.<task id>/metrics/<title>/<series>/<title>_<series>_<iteration>.<ext>
+    <output>/<project>/<task name>.<task id>/models/best.pt
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, TypeAlias
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from .events import Hyperparameters, Image, Properties, Scalar, SingleValue
+
+Json: TypeAlias = dict[str, Any]
+
+PLOT_VARIANT = "plot image"  # what report_image_plot names its series in the callback
+_SINGLE_VALUES = ("Summary", -(2**31))  # the metric and iteration where the server keeps single values
+_PROPERTIES = "properties"  # the section of user properties
+_PLOT_WIDTH = 640  # pixels, as the SDK lays out an image plot
+_LONGEST_PART = 200  # bytes; the file server refuses a path part over 255
+_UNSAFE = "#\"';?:@&=+$,%!\r\n"  # characters the SDK replaces in a storage key
+
+
+def scalar(task_id: str, event: Scalar) -> Json:
+    """One point of a curve."""
+    return _event("training_stats_scalar", task_id, event.title, event.series, event.iteration, event.at) | {
+        "value": event.value
+    }
+
+
+def single_value(task_id: str, event: SingleValue) -> Json:
+    """One single value."""
+    metric, iteration = _SINGLE_VALUES
+    return _event("training_stats_scalar", task_id, metric, event.name, iteration, event.at) | {
+        "value": event.value
+    }
+
+
+def debug_image(task_id: str, event: Image, key: str, url: str) -> Json:
+    """One debug image whose file is at ``url``; ``key`` is the same place, unquoted, without the host."""
+    return _event("training_debug_image", task_id, event.title, event.series, event.iteration, event.at) | {
+        "key": key,
+        "url": url,
+    }
+
+
+def image_plot(task_id: str, title: str, iteration: int, at: int, url: str, size: tuple[int, int]) -> Json:
+    """A picture in the Plots tab: a plotly layout without data that shows ``url``; size is width, height."""
+    height = int(_PLOT_WIDTH * size[1] / size[0])
+    layout = {
+        "xaxis": {"visible": False, "range": [0, _PLOT_WIDTH]},
+        "yaxis": {"visible": False, "range": [0, height], "scaleanchor": "x"},
+        "margin": {"l": 0, "r": 0, "t": 64, "b": 0},
+        "images": [
+            {
+                "sizex": _PLOT_WIDTH,
+                "sizey": height,
+                "xref": "x",
+                "yref": "y",
+                "opacity": 1.0,
+                "x": 0,
+                "y": height,
+                "sizing": "contain",
+                "layer": "below",
+                "source": url,
+            }
+        ],
+        "showlegend": False,
+        "title": f"{title}/{PLOT_VARIANT}",
+        "name": None,
+    }
+    plot = json.dumps({"data": [], "layout": layout})
+    return _event("plot", task_id, title, PLOT_VARIANT, iteration, at) | {"plot_str": plot}
+
+
+def _event(kind: str, task_id: str, metric: str, variant: str, iteration: int, at: int) -> Json:
+    return {
+        "type": kind,
+        "task": task_id,
+        "metric": metric,
+        "variant": variant,
+        "iter": iteration,
+        "timestamp": at,
+    }
+
+
+def parameters(event: Hyperparameters | Properties) -> list[Json]:
+    """A section of hyperparameters, or the user properties, as a list of the server's items."""
+    if isinstance(event, Properties):
+        return [
+            {"section": _PROPERTIES, "name": name, "value": value, "type": "str"}
+            for name, value in event.values.items()
+        ]
+    return [
+        {"section": event.section, "name": name, "value": parameter.value}
+        | ({"type": parameter.type} if parameter.type else {})
+        for name, parameter in event.values.items()
+    ]
+
+
+def task_folder(project: str, name: str, task_id: str) -> str:
+    """The folder of a task's files in its storage, quoted as the SDK quotes it."""
+    parts = [*project.split("/"), *f"{name[:90]}.{task_id}".split("/")]
+    safe = [quote("_" if part in ("", ".", "..") else part, safe="'[]{}()$^,.; -_+=") for part in parts]
+    return "/".join(_short(part) for part in safe)
+
+
+def image_key(folder: str, event: Image) -> str:
+    """The storage key of a debug image: where it lies below the host, unquoted."""
+    return _metric_key(folder, event.title, event.series, event.iteration, event.file.name)
+
+
+def plot_key(folder: str, title: str, iteration: int, file_name: str) -> str:
+    """The storage key of a picture in the Plots tab."""
+    return _metric_key(folder, title, PLOT_VARIANT, iteration, file_name)
+
+
+def model_key(folder: str, file_name: str) -> str:
+    """The storage key of a model's weights."""
+    return f"{folder}/models/{PurePosixPath(file_name).name}"
+
+
+def _metric_key(folder: str, title: str, series: str, iteration: int, file_name: str) -> str:
+    name = f"{title}_{series}_{iteration:08d}{PurePosixPath(file_name).suffix}"
+    return "/".join([folder, "metrics", *(_short(_storable(part)) for part in (title, series, name))])
+
+
+def _storable(part: str) -> str:
+    """Replace what a storage key cannot hold, as the SDK does."""
+    part = part.replace("\\", "/").strip("/").replace("/", ".slash.")
+    return "".join(f"0x{ord(c):02x}" if c in _UNSAFE else c for c in part)
+
+
+def _short(part: str) -> str:
+    """Replace a part too long for the file server by its digest, with the same ending."""
+    if len(part.encode("utf-8", "surrogatepass")) <= _LONGEST_PART:
+        return part
+    suffix = PurePosixPath(part).suffix[-40:]
+    return hashlib.md5(part.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest() + suffix
+
+
+def url_of(base: str, key: str) -> str:
+    """The address of a storage key below ``base``; quoted where it is one of the web's."""
+    url = f"{base.rstrip('/')}/{key}"
+    if urlsplit(url).scheme not in ("http", "https"):
+        return url
+    scheme, host, path, _, _ = urlsplit(url.replace("?", "%3F").replace("#", "%23"))
+    return urlunsplit((scheme, host, quote(path), "", ""))
+
+
+def model(event_labels: Mapping[str, int], name: str, uri: str, task_id: str, project_id: str) -> Json:
+    """A model entry; not ready, as the SDK makes it, so that it is not published by the way."""
+    return {
+        "name": name,
+        "uri": uri,
+        "framework": "PyTorch",
+        "labels": dict(event_labels),
+        "task": task_id,
+        "project": project_id,
+        "comment": f"Created by task id: {task_id}",
+        "ready": False,
+    }

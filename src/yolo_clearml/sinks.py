@@ -1,0 +1,112 @@
+"""Where reports go: the protocol of a sink, and the one that only records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from .events import DrawnPlot, Event, Image, OutputModel, Plan, Plot, Report, Scalar, SingleValue
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Bytes of files that are on their way; for a progress bar, not a promise."""
+
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Reports that have arrived, to be remembered at once."""
+
+    reports: tuple[Report, ...]
+    events: int  # points, images and plots that were sent for them
+    files: int
+    size: int  # bytes of those files
+
+
+Step: TypeAlias = "Sent | Acknowledged"
+
+
+class Delivery(Protocol):
+    """An open task (or an export of one) that reports can be delivered to."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+
+    @property
+    def url(self) -> str | None:
+        """Where a person sees the task; None where nobody can."""
+
+    @property
+    def fresh(self) -> bool:
+        """Not the task the ledger knows, or reset since: it holds nothing the ledger may count on."""
+
+    def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
+        """Send the reports in order; each is acknowledged once, after everything in it has arrived.
+
+        Raises a YoloClearmlError at the first that cannot be sent; what was acknowledged before stays so.
+        """
+
+
+class Sink(Protocol):
+    """Opens deliveries; made once and shared by all runs of a call, from several threads."""
+
+    @property
+    def server(self) -> str | None:
+        """Whose acknowledgements the ledger keeps; None: whatever the ledger says."""
+
+    def open(
+        self, plan: Plan, root: Path, task_id: str | None, copy: str
+    ) -> AbstractContextManager[Delivery]:
+        """Open the task of ``plan``, whose files lie below ``root``.
+
+        ``task_id`` is the task the ledger knows, ``copy`` what tells it from other tasks of the same run.
+        A task that does not exist is made, but nothing is reported to it yet.
+        """
+
+
+@dataclass(slots=True)
+class RecordingSink:
+    """Keeps what would be sent, and acknowledges all of it; for a dry run."""
+
+    server: str | None = None
+    recorded: dict[Path, tuple[Plan, tuple[Report, ...]]] = field(default_factory=dict)
+
+    @contextmanager
+    def open(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Iterator[Delivery]:
+        """Open a delivery that touches nothing."""
+        yield _Recording(self, plan, root, task_id or "")
+
+
+@dataclass(slots=True)
+class _Recording:
+    _sink: RecordingSink
+    _plan: Plan
+    _root: Path
+    task_id: str
+    url: str | None = None
+    fresh: bool = False
+
+    def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
+        self._sink.recorded[self._root] = (self._plan, tuple(reports))
+        yield acknowledged(reports)
+
+
+def acknowledged(reports: Sequence[Report]) -> Acknowledged:
+    """Count what an acknowledgement of ``reports`` stands for."""
+    events = [event for report in reports for event in report.events]
+    told = sum(isinstance(e, (Scalar, SingleValue, Image, Plot, DrawnPlot)) for e in events)
+    sizes = [size for e in events if (size := file_size(e)) is not None]
+    return Acknowledged(tuple(reports), told, len(sizes), sum(sizes))
+
+
+def file_size(event: Event) -> int | None:
+    """Size in bytes of the file an event brings along; None where it brings none; 0 where yet to be drawn."""
+    if isinstance(event, (Image, Plot, OutputModel)):
+        return event.file.size
+    return 0 if isinstance(event, DrawnPlot) else None

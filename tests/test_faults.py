@@ -1,0 +1,255 @@
+"""A server that misbehaves: told apart, in bounded time, never lost, doubled or reported as done."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeRun
+from double import ClearMLDouble, DropAfter, DropBefore, Fewer, Hang, NotJson, Status, Truncate
+from uploading import end_state, fails, upload
+
+from yolo_clearml.engine import Delivered, Failed, Outcome
+from yolo_clearml.errors import Exit
+
+API = [
+    "auth.login",
+    "tasks.get_all_ex",
+    "projects.get_all_ex",
+    "projects.create",
+    "tasks.create",
+    "tasks.started",
+    "tasks.edit_hyper_params",
+    "events.add_batch",
+    "models.get_all",
+    "models.create",
+    "tasks.add_or_update_model",
+    "tasks.completed",
+]
+PASSING = [
+    Status(429, headers={"Retry-After": "0"}),
+    Status(500),
+    Status(502),
+    Status(503),
+    Status(504),
+    DropBefore(),
+    DropAfter(),
+    Truncate(),
+]
+
+
+@pytest.fixture
+def run(make_run: MakeRun) -> Path:
+    """Give a small finished run."""
+    path = make_run("v8.4.190-detect-noplots")
+    donor = make_run("v8.4.190-detect")
+    for name in ("val_batch0_pred.jpg", "results.png"):
+        (path / name).write_bytes((donor / name).read_bytes())
+    return path
+
+
+@pytest.fixture
+def wanted(run: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give the end state of an upload that nothing disturbs."""
+    with ClearMLDouble() as other, monkeypatch.context() as patch:
+        for name, value in other.environ.items():
+            patch.setenv(name, value)
+        patch.setenv("CLEARML_CONFIG_FILE", str(run / "none.conf"))
+        assert [] == fails(upload([run]))
+        (run / ".yolo-clearml.json").unlink()
+        return end_state(other)
+
+
+def status_of(outcomes: list[Outcome]) -> Exit:
+    (failed,) = (outcome for outcome in outcomes if isinstance(outcome, Failed))
+    assert failed.error.hint
+    return failed.error.status
+
+
+@pytest.mark.parametrize(
+    "kind", PASSING, ids=lambda kind: f"{type(kind).__name__}{getattr(kind, 'code', '')}"
+)
+def test_a_fault_that_passes_leaves_no_trace(
+    server: ClearMLDouble, run: Path, wanted: dict[str, Any], kind: Any
+) -> None:
+    """Once at each endpoint and at the file server: the upload gets through, and nothing is there twice."""
+    for endpoint in (*API, "files:POST"):
+        server.fault(endpoint, kind, times=1)
+    (outcome,) = upload([run], timeout=20.0)
+    assert isinstance(outcome, Delivered), fails([outcome])
+    assert wanted == end_state(server)
+
+
+@pytest.mark.parametrize("endpoint", [*API, "files:POST"])
+@pytest.mark.parametrize("kind", [Status(400), Status(403), Status(413), NotJson(), Status(500)], ids=str)
+def test_a_fault_that_stays_is_told_and_mended_by_the_next_run(
+    server: ClearMLDouble, run: Path, wanted: dict[str, Any], endpoint: str, kind: Any
+) -> None:
+    """No endpoint's failure is taken for success; when it is over, one more run brings all there is."""
+    server.fault(endpoint, kind, times=None)
+    outcomes = upload([run], timeout=0.6)
+    assert 1 == len(fails(outcomes)), outcomes
+    server.clear_faults()
+    assert [] == fails(upload([run]))
+    assert wanted == end_state(server)
+
+
+def test_a_batch_that_is_stored_in_part_is_not_acknowledged(
+    server: ClearMLDouble, run: Path, wanted: dict[str, Any]
+) -> None:
+    """The server says added n-1 with status 200."""
+    server.fault("events.add_batch", Fewer(), times=1)
+    (sentence,) = fails(upload([run]))
+    assert "events" in sentence
+    assert [] == fails(upload([run]))
+    assert wanted == end_state(server)
+
+
+def test_wrong_credentials(server: ClearMLDouble, run: Path) -> None:
+    """77, and a hint where new ones come from; tried once, for all runs together."""
+    server.refuse_credentials = True
+    outcomes = upload([run, run.parent])
+    assert {Exit.REFUSED} == {o.error.status for o in outcomes if isinstance(o, Failed)}
+    assert 1 == sum(request.endpoint == "auth.login" for request in server.requests)
+
+
+def test_a_token_that_expires_in_the_middle_is_renewed(
+    server: ClearMLDouble, run: Path, wanted: dict[str, Any]
+) -> None:
+    """401 in the middle: log in again and go on."""
+
+    def expire(endpoint: str, number: int) -> None:
+        if endpoint == "tasks.started":
+            server.expire_tokens()
+
+    server.after_request = expire
+    assert [] == fails(upload([run]))
+    assert wanted == end_state(server)
+
+
+def test_credentials_withdrawn_in_the_middle(server: ClearMLDouble, run: Path) -> None:
+    """401 for ever: 77, not an endless dance."""
+
+    def withdraw(endpoint: str, number: int) -> None:
+        if endpoint == "tasks.started":
+            server.refuse_credentials = True
+            server.expire_tokens()
+
+    server.after_request = withdraw
+    assert Exit.REFUSED == status_of(upload([run]))
+
+
+def test_no_configuration(server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """78, and how to configure."""
+    for name in server.environ:
+        monkeypatch.delenv(name)
+    outcomes = upload([run])
+    assert Exit.NOT_CONFIGURED == status_of(outcomes)
+
+
+def test_nobody_listens(server: ClearMLDouble, run: Path) -> None:
+    """69, and it says that the connection is refused."""
+    server.stop_api()
+    outcomes = upload([run], timeout=0.5)
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    assert "refuses the connection" in fails(outcomes)[0]
+
+
+def test_an_unknown_host(server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """69, and it says that the name is not known."""
+    monkeypatch.setenv("CLEARML_API_HOST", "http://no-such-host.invalid:8008")
+    outcomes = upload([run], timeout=0.5)
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    assert "name" in fails(outcomes)[0]
+
+
+def test_a_server_that_is_silent(server: ClearMLDouble, run: Path) -> None:
+    """69 in bounded time."""
+    server.fault("auth.login", Hang(5.0), times=None)
+    outcomes = upload([run], timeout=0.5)
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    assert "does not answer" in fails(outcomes)[0]
+
+
+@contextmanager
+def page_server() -> Iterator[str]:
+    """Serve a web page to whatever is asked."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = b"<!DOCTYPE html><html></html>"
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
+
+
+def test_the_web_app_instead_of_the_api(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """69, and it says that this is not the API."""
+    with page_server() as address:
+        monkeypatch.setenv("CLEARML_API_HOST", address)
+        outcomes = upload([run])
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    assert "not ClearML's API" in fails(outcomes)[0]
+
+
+def test_the_web_app_instead_of_the_file_server(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page with status 200 is no confirmation: 69, and curves are there all the same."""
+    with page_server() as address:
+        monkeypatch.setenv("CLEARML_FILES_HOST", address)
+        outcomes = upload([run])
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    (task,) = server.tasks
+    assert server.scalars(task)
+    assert ({}, {}, {}) == (server.images(task), server.plots(task), server.models)
+
+
+def test_tls_where_there_is_none(server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """https:// to a plain port: 69 at once, and what to write instead."""
+    monkeypatch.setenv("CLEARML_API_HOST", server.api_url.replace("http://", "https://"))
+    outcomes = upload([run], timeout=5.0)
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    assert "TLS" in fails(outcomes)[0]
+
+
+def test_the_file_server_is_down(server: ClearMLDouble, run: Path, wanted: dict[str, Any]) -> None:
+    """What needs no file arrives; no event points to a file that is not there; later the rest follows."""
+    server.stop_files()
+    outcomes = upload([run], timeout=0.5)
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    (task,) = server.tasks
+    assert server.scalars(task)
+    assert ({}, {}, {}) == (server.images(task), server.plots(task), server.models)
+    server.start_files()
+    assert [] == fails(upload([run]))
+    assert wanted == end_state(server)
+
+
+def test_a_server_that_accepts_and_says_nothing(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port that takes connections and never answers: 69 in bounded time."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("CLEARML_API_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert Exit.UNREACHABLE == status_of(upload([run], timeout=0.5))

@@ -1,0 +1,362 @@
+"""Whole uploads into a server double, over HTTP, with the SDK's own session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import GOLDEN, MakeRun, long_after
+from double import ClearMLDouble
+from uploading import clearml_sink, end_state, fails, upload
+
+from yolo_clearml.engine import Delivered, Failed, Lazily, Outcome, Skipped, UpToDate, Work, once, sync
+from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
+from yolo_clearml.rules import Wishes
+from yolo_clearml.scan import find_runs
+
+
+def the_task(server: ClearMLDouble) -> dict[str, Any]:
+    (task,) = server.tasks.values()
+    return task
+
+
+def test_a_finished_run_becomes_the_task_the_callback_made(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Project, name, tags, type, status, curves, pictures, single values, parameters, model: all there."""
+    expected = json.loads((GOLDEN / "v8.4.190-detect.expected.json").read_text())
+    run = make_run("v8.4.190-detect")
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered)
+    task = the_task(server)
+    told = (
+        server.projects[task["project"]]["name"],
+        task["name"],
+        task["tags"],
+        task["type"],
+        task["status"],
+    )
+    assert (expected["project"], expected["task_name"], expected["tags"], "training", "completed") == told
+
+    live = {(t, s, i): v for t, s, i, v, _ in expected["scalars"] if i < 5 and t != "Epoch Time"}
+    got = {key: event["value"] for key, event in server.scalars(task["id"]).items()}
+    assert live == pytest.approx({key: got[key] for key in live}, rel=1e-5)
+    assert {("Epoch Time", "Epoch Time", i) for i in range(5)} == set(got) - set(live)
+
+    images = {key[:3]: event for key, event in server.images(task["id"]).items()}
+    assert {(t, s, i) for t, s, i, *_ in expected["images"]} == set(images)
+    for (_, series, iteration), event in images.items():
+        kind, rest = series.split(".")[0].partition("_")[::2]
+        file = f"{kind}_batch{iteration}{'_' + rest if rest else ''}.jpg"
+        assert (run / file).read_bytes() == server.file_of(event["url"])
+
+    plots = server.plots(task["id"])
+    assert {(t, v, i) for t, v, i, *_ in expected["plots"]} == set(plots)
+    for (title, _, _), event in plots.items():
+        (image,) = json.loads(event["plot_str"])["layout"]["images"]
+        name = f"{title}.jpg" if title == "labels" else f"{title}.png"
+        assert (run / name).read_bytes() == server.file_of(image["source"])
+
+    parameters = {
+        name: {"type": item.get("type"), "value": item["value"]}
+        for name, item in task["hyperparams"]["General"].items()
+    }
+    assert expected["hyperparams_General"] == parameters
+    assert {"model/parameters", "fitness"} <= set(server.single_values(task["id"]))
+    (model,) = server.models.values()
+    assert ("train", {"circle": 0, "square": 1, "triangle": 2}) == (model["name"], model["labels"])
+    assert (run / "weights" / "best.pt").read_bytes() == server.file_of(model["uri"])
+    assert [("best", model["id"])] == [(m["name"], m["model"]) for m in task["models"]["output"]]
+
+
+def test_true_times_stand_on_events_and_on_the_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Events carry when they happened; start, end and origin are user properties."""
+    upload([make_run("v8.4.190-detect")])
+    task = the_task(server)
+    times = {event["timestamp"] // 1000 for event in server.scalars(task["id"]).values()}
+    assert set(range(1795341936, 1795341938)) == times
+    properties = {name: item["value"] for name, item in task["hyperparams"]["properties"].items()}
+    assert "2026-11-22T10:05:35+00:00" == properties["trained_from"]
+    assert "2026-11-22T10:05:37+00:00" == properties["trained_until"]
+    assert properties["run_directory"].endswith("/v8.4.190-detect/runs/detect/train")
+
+
+def test_a_second_upload_sends_nothing(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """No request at all where nothing is new, and the run directory holds one more small file."""
+    run = make_run("v8.4.190-detect")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    upload([run])
+    count = len(server.requests)
+    (outcome,) = upload([run])
+    assert isinstance(outcome, UpToDate)
+    assert count == len(server.requests)
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert {run / LEDGER_NAME} == set(after) - set(before)
+    assert before == {path: after[path] for path in before}
+
+
+def test_a_lost_ledger_finds_the_same_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Without the ledger everything is sent again, and the server ends the same: one task, one model."""
+    run = make_run("v8.4.190-detect")
+    upload([run])
+    state = end_state(server)
+    (run / LEDGER_NAME).unlink()
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered)
+    assert state == end_state(server)
+
+
+def test_a_copy_on_another_machine_finds_the_same_task(
+    server: ClearMLDouble, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """A run moved elsewhere, times kept, with or without its ledger, is the same run."""
+    run = make_run("v8.1.0-segment")
+    upload([run])
+    state = end_state(server)
+    shutil.copytree(run, tmp_path / "elsewhere" / "copy")
+    (outcome,) = upload([tmp_path / "elsewhere"])
+    assert isinstance(outcome, UpToDate)
+    (tmp_path / "elsewhere" / "copy" / LEDGER_NAME).unlink()
+    (outcome,) = upload([tmp_path / "elsewhere"])
+    assert isinstance(outcome, Delivered)
+    assert state == end_state(server)
+
+
+def test_a_changed_picture_is_sent_again_and_alone(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """One file, one event; the new bytes stand where the old ones stood."""
+    run = make_run("v8.4.190-detect")
+    upload([run])
+    picture = run / "val_batch0_pred.jpg"
+    picture.write_bytes((run / "val_batch0_labels.jpg").read_bytes())
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered)
+    assert (1, 1) == (outcome.events, outcome.files)
+    task = the_task(server)
+    (event,) = (e for (_, s, *_), e in server.images(task["id"]).items() if s == "val_pred.jpg")
+    assert picture.read_bytes() == server.file_of(event["url"])
+    assert "completed" == task["status"]
+
+
+def test_force_sends_everything_into_the_same_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """--force: what was deleted on the server comes back, and nothing stands there twice."""
+    run = make_run("v8.4.190-detect")
+    upload([run])
+    state = end_state(server)
+    server.files.clear()
+    (outcome,) = upload([run], force=True)
+    assert isinstance(outcome, Delivered)
+    assert state == end_state(server)
+
+
+def test_new_makes_a_second_task_once(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """--new: another task; later uploads of the same directory go on with that one."""
+    run = make_run("v8.4.190-detect-killed")
+    upload([run])
+    first = the_task(server)["id"]
+    upload([run], new=True)
+    (second,) = set(server.tasks) - {first}
+    (run / "train_batch0.jpg").write_bytes((run / "train_batch1.jpg").read_bytes())
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered)
+    assert second == outcome.task_id
+    assert 2 == len(server.tasks)
+
+
+def test_a_run_trained_afresh_in_place_gets_its_own_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """exist_ok: the ledger of the training before is not mistaken for this one's."""
+    run = make_run("v8.4.190-detect-killed")
+    upload([run])
+    other = make_run("v8.4.190-detect", "other")
+    (run / "results.csv").write_bytes((other / "results.csv").read_bytes())
+    upload([run])
+    assert 2 == len(server.tasks)
+
+
+def test_a_resumed_run_is_one_task_with_all_epochs(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Six epochs in one task, where the live callback made two."""
+    upload([make_run("v8.4.190-detect-resumed")])
+    losses = {i for title, series, i in server.scalars(the_task(server)["id"]) if series == "train/box_loss"}
+    assert set(range(6)) == losses
+
+
+def test_a_dead_run_that_is_resumed_goes_on_in_its_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """stopped, then, once it has finished after all, completed; the task stays the same."""
+    run = make_run("v8.4.190-detect-resumed")
+    rows = (run / "results.csv").read_bytes()
+    (run / "results.csv").write_bytes(b"\n".join(rows.split(b"\n")[:4]) + b"\n")
+    killed = make_run("v8.4.190-detect-killed")
+    weights = {name: (run / "weights" / name).read_bytes() for name in ("best.pt", "last.pt")}
+    for name in weights:
+        shutil.copy(killed / "weights" / name, run / "weights" / name)
+    upload([run])
+    assert "stopped" == the_task(server)["status"]
+    assert {} == server.models
+    (run / "results.csv").write_bytes(rows)
+    for name, data in weights.items():
+        (run / "weights" / name).write_bytes(data)
+    upload([run])
+    assert "completed" == the_task(server)["status"]
+    assert 1 == len(server.models)
+
+
+def test_a_live_run_is_in_progress_and_has_no_plots_yet(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """While it trains: curves and mosaics only; plots, final values and model wait for the end."""
+    run = make_run("v8.4.190-detect-killed")
+    now = (run / "weights" / "last.pt").stat().st_mtime + 5
+    (outcome,) = upload([run], now=lambda: now)
+    assert isinstance(outcome, Delivered)
+    task = the_task(server)
+    assert "in_progress" == task["status"]
+    assert ({}, {}) == (server.plots(task["id"]), server.models)
+    (outcome,) = upload([run], now=lambda: now)
+    assert isinstance(outcome, UpToDate)
+    upload([run])
+    assert "stopped" == task["status"]
+    assert {("results", "plot image", 0)} == set(server.plots(task["id"]))
+
+
+def test_many_runs_at_once_each_get_their_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Eleven runs, four at a time, one login; what is no training is skipped with its reason."""
+    for archive in sorted(GOLDEN.glob("*.tar.gz")):
+        make_run(archive.name.removesuffix(".tar.gz"))
+    outcomes = upload([make_run("v8.4.190-detect", "again").parent], jobs=4)
+    kinds = Counter(type(outcome) for outcome in outcomes)
+    # "again" is a copy of another run here, so it is the same run and the same task
+    assert {Delivered: 13, Skipped: 2} == {kind: kinds[kind] for kind in (Delivered, Skipped)}
+    assert [] == fails(outcomes)
+    assert 12 == len(server.tasks)
+    assert 1 == sum(request.endpoint == "auth.login" for request in server.requests)
+
+
+def test_one_bad_run_does_not_stop_the_others(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Each failure is told with its path and what to do; the other runs are done."""
+    good, bad = make_run("v8.4.190-detect"), make_run("v8.3.100-detect")
+    (bad / "args.yaml").write_text("!!python/object/apply:os.system ['false']\n")
+    outcomes = upload([good, bad])
+    (failed,) = (outcome for outcome in outcomes if isinstance(outcome, Failed))
+    assert str(bad / "args.yaml") in str(failed.error)
+    assert failed.error.hint
+    assert 1 == sum(isinstance(outcome, Delivered) for outcome in outcomes)
+
+
+def test_every_request_is_a_post_and_few_are_needed(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """300 epochs, 9 images, 9 plots and a model need at most 40 requests."""
+    run = make_run("v8.4.190-segment")
+    header, *rows = (run / "results.csv").read_text().splitlines()
+    long = [f"{epoch},{epoch}.5," + rows[epoch % len(rows)].split(",", 2)[2] for epoch in range(1, 301)]
+    (run / "results.csv").write_text("\n".join([header, *long]) + "\n")
+    for extra in range(1, 3):
+        for kind in ("labels", "pred"):
+            shutil.copy(run / "val_batch0_pred.jpg", run / f"val_batch{extra}_{kind}.jpg")
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered)
+    assert {"POST"} == {request.method for request in server.requests}
+    assert 22 == outcome.files
+    assert len(server.requests) <= 40
+
+
+def test_wishes_go_before_what_the_run_says(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """--project, --name and --tags."""
+    upload([make_run()], wishes=Wishes(project="lab/shapes", name="baseline", tags=("a", "b")))
+    task = the_task(server)
+    told = (server.projects[task["project"]]["name"], task["name"], task["tags"])
+    assert ("lab/shapes", "baseline", ["a", "b"]) == told
+
+
+def test_the_model_goes_where_output_uri_says(
+    server: ClearMLDouble, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """--output-uri with a folder: the weights lie there and the model's address says so."""
+    run, folder = make_run(), tmp_path / "models"
+    folder.mkdir()
+    sink = clearml_sink(output_uri=f"file://{folder}")
+    work = Work(Lazily(sink), FileLedgers(), configuration_stamp(), now=long_after)
+    outcomes: list[Outcome] = list(sync(lambda: find_runs([run]), once(), work))
+    assert [] == fails(outcomes)
+    (model,) = server.models.values()
+    assert model["uri"].startswith(f"file://{folder}/")
+    stored = Path(model["uri"].removeprefix("file://"))
+    assert (run / "weights" / "best.pt").read_bytes() == stored.read_bytes()
+
+
+@pytest.mark.parametrize("end", ["published", "aborted"])
+def test_a_task_that_a_person_closed_is_left_as_it_is(
+    server: ClearMLDouble, make_run: MakeRun, end: str
+) -> None:
+    """Published or aborted: not flipped back, nothing added, never reported as done."""
+    run = make_run("v8.4.190-detect-killed")
+    now = (run / "weights" / "last.pt").stat().st_mtime + 5
+    upload([run], now=lambda: now)
+    task = the_task(server)
+    task["status"] = "published" if end == "published" else "stopped"
+    task["status_reason"] = "" if end == "published" else "Stopped by user"
+    state = end_state(server)
+    outcomes = upload([run])
+    (sentence,) = fails(outcomes)
+    assert end in sentence
+    assert state == end_state(server)
+
+
+def test_a_task_the_watchdog_stopped_goes_on(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The server stops a silent task by itself; that is no person's decision."""
+    run = make_run("v8.4.190-detect-killed")
+    now = (run / "weights" / "last.pt").stat().st_mtime + 5
+    upload([run], now=lambda: now)
+    task = the_task(server)
+    task["status"], task["status_reason"] = "stopped", "Forced stop (non-responsive)"
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered)
+
+
+@pytest.mark.parametrize("how", ["reset", "deleted"])
+def test_a_task_that_lost_its_events_is_filled_again(
+    server: ClearMLDouble, make_run: MakeRun, how: str
+) -> None:
+    """A reset or deleted task holds nothing of what the ledger knows, so all of it is sent again."""
+    run = make_run("v8.4.190-detect-killed")
+    now = (run / "weights" / "last.pt").stat().st_mtime + 5
+    upload([run], now=lambda: now)
+    from yolo_clearml.clearml_api import Api
+
+    payload = {"task": the_task(server)["id"], "force": True, "delete_external_artifacts": False}
+    Api(2.0).call("tasks.reset" if how == "reset" else "tasks.delete", payload)
+    upload([run])
+    task = the_task(server)
+    assert {0, 1, 2} == {i for _, _, i in server.scalars(task["id"])}
+    (run / LEDGER_NAME).unlink()
+    upload([run])
+    assert [task["id"]] == list(server.tasks)
+
+
+def test_two_uploaders_that_race_end_with_one_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Copies on two machines, neither sees the other's task in time: the older stays, the other goes."""
+    one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-killed", "copy")
+    raced: list[int] = []
+
+    def race(endpoint: str, number: int) -> None:
+        if endpoint == "tasks.create" and not raced:
+            raced.append(number)
+            upload([two])
+
+    server.before_request = race
+    outcomes = upload([one])
+    assert [] == fails(outcomes)
+    assert 1 == len(server.tasks)
+    (task,) = server.tasks
+    assert 42 == len(server.scalars(task))
+
+
+def test_another_server_is_told_everything(
+    server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger's acknowledgements are those of one server."""
+    run = make_run("v8.4.190-detect-killed")
+    upload([run])
+    with ClearMLDouble() as other:
+        for name, value in other.environ.items():
+            monkeypatch.setenv(name, value)
+        upload([run])
+        assert end_state(server)["tasks"].keys() == end_state(other)["tasks"].keys()
+        assert end_state(server)["files"] == end_state(other)["files"]
