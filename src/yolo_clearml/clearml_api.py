@@ -32,6 +32,7 @@ from tenacity.wait import wait_random_exponential
 
 from .errors import (
     CredentialsRefused,
+    FileNotTaken,
     FileServerUnreachable,
     NotConfigured,
     ServerRefused,
@@ -149,6 +150,7 @@ class Api:
         self._timeout = timeout
         self._stop = stop or threading.Event()
         self._files = threading.local()
+        self._down: dict[str, FileServerUnreachable] = {}
         if ENV_OFFLINE_MODE.get():
             raise UsageError(
                 "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
@@ -244,7 +246,15 @@ class Api:
         Raises FileServerUnreachable.
         """
         if urlsplit(url).scheme in ("http", "https"):
-            self._patiently(lambda: self._post_file(base, key, file, advance))
+            if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
+                raise self._down[base]
+            try:
+                self._patiently(lambda: self._post_file(base, key, file, advance))
+            except FileNotTaken:
+                raise
+            except FileServerUnreachable as error:
+                self._down[base] = error
+                raise
         else:
             self._store(base, f"{base.rstrip('/')}/{key}", file)
             advance(file.tell())
@@ -333,7 +343,7 @@ class Api:
         except (ValueError, TypeError):
             confirmed = False
         if not confirmed:
-            raise FileServerUnreachable(
+            raise FileNotTaken(
                 f"{base} did not take {key} ({reply.status_code}): it does not answer as a file server does.",
                 "Set api.files_server in clearml.conf (or CLEARML_FILES_HOST) to ClearML's file server,"
                 " usually port 8081.",

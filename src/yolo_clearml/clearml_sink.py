@@ -22,7 +22,7 @@ from typing import BinaryIO, TypeAlias
 
 from . import payloads
 from .clearml_api import Api, RefusedRequest, configured_host
-from .errors import ServerRefused, TaskOffLimits
+from .errors import ServerRefused, TaskOffLimits, YoloClearmlError
 from .events import (
     DrawnPlot,
     Event,
@@ -66,36 +66,38 @@ class ClearmlSink:
         self._stop = stop or threading.Event()
         self._lock = threading.Lock()
         self._api: Api | None = None
-        self._failure: Exception | None = None
+        self._failure: YoloClearmlError | None = None
         self.server: str | None = configured_host()
 
     @contextmanager
     def open(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Iterator[Delivery]:
         """Find the task, else make it; raises TaskOffLimits where a person has closed it to writers."""
-        api = self._logged_in()
         key = plan.key + copy
-        task = (_by_id(api, task_id) if task_id else None) or _by_key(api, key)
-        fresh = task is None or task["id"] != task_id or task["status"] == "created"
-        if task is None:
-            task = self._make(api, plan, key)
-        _require_writable(task)
-        if (task.get("runtime") or {}).get(RUNTIME_KEY) != key and task["status"] == "created":
-            # a person reset the task: that wipes the key it is found by
-            api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
-        yield _TaskDelivery(api, plan, root, task, fresh, self._destination(api, task))
+        with self._logged_in() as api:
+            task = (_by_id(api, task_id) if task_id else None) or _by_key(api, key)
+            fresh = task is None or task["id"] != task_id or task["status"] == "created"
+            if task is None:
+                task = self._make(api, plan, key)
+            _require_writable(task)
+            if (task.get("runtime") or {}).get(RUNTIME_KEY) != key and task["status"] == "created":
+                # a person reset the task: that wipes the key it is found by
+                api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
+            yield _TaskDelivery(api, plan, root, task, fresh, self._destination(api, task))
 
-    def _logged_in(self) -> Api:
-        """Log in once for all runs; a login that failed is not tried again for each of them."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            if self._api is None:
-                try:
+    @contextmanager
+    def _logged_in(self) -> Iterator[Api]:
+        """Log in once for all runs; what one of them has waited for in vain, no other waits for again."""
+        try:
+            with self._lock:
+                if self._failure is not None:
+                    raise self._failure
+                if self._api is None:
                     self._api = Api(self._timeout, self._stop)
-                except Exception as failure:
-                    self._failure = failure
-                    raise
-            return self._api
+            yield self._api
+        except YoloClearmlError as failure:
+            if failure.fatal:
+                self._failure = failure
+            raise
 
     def _make(self, api: Api, plan: Plan, key: str) -> Json:
         """Make the task; if another uploader made one meanwhile, both keep the older."""

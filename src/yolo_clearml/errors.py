@@ -86,6 +86,10 @@ class FileServerUnreachable(YoloClearmlError):
     status = Exit.UNREACHABLE
 
 
+class FileNotTaken(FileServerUnreachable):
+    """The file server answered, but did not confirm this file; another one may fare better."""
+
+
 class ServerRefused(YoloClearmlError):
     """The server understood a request and said no."""
 
