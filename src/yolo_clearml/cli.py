@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import io
 import logging
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -16,8 +17,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from . import __version__
-from .console import Console, choose, plan_json, plan_lines, say_error, silence_broken_pipe
-from .engine import Failed, Lazily, Outcome, Work, once, sync
+from .console import Console, Plans, ReaderGone, choose, leave_terminal, say_error
+from .engine import Failed, Lazily, Work, once, sync
 from .eras import Release, parse_release
 from .errors import Exit, UsageError, YoloClearmlError
 from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
@@ -25,7 +26,14 @@ from .rules import SHORTEST_NAME, Wishes
 from .scan import Found, NotARun, find_runs
 from .sinks import RecordingSink, Sink
 
-_GRACE = 4.5  # seconds after a signal; killed anywhere, the next run ends the same, so waiting is a courtesy
+_READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
+_LONGEST = 10**8  # seconds; three years, so that no clock overflows
+_GRACE = 4.0  # seconds after a signal; killed anywhere, the next run ends the same, so waiting is a courtesy
+
+_EPILOG = (
+    "Every option of a command has an environment variable: YOLO_CLEARML_ and its name, as in"
+    " YOLO_CLEARML_DRY_RUN=1. ClearML itself is configured as ever: clearml.conf, CLEARML_*."
+)
 
 app = typer.Typer(
     name="yolo-clearml",
@@ -33,7 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    epilog="Every option has an environment variable: YOLO_CLEARML_ and its name, as in YOLO_CLEARML_JOBS.",
+    epilog=_EPILOG,
 )
 
 
@@ -56,7 +64,7 @@ def _main(
     """Replay YOLO training runs into ClearML as if Ultralytics' callback had been on."""
 
 
-@app.command()
+@app.command(epilog=_EPILOG)
 def upload(
     paths: Annotated[
         list[Path],
@@ -71,6 +79,7 @@ def upload(
             "--project",
             envvar=_env("PROJECT"),
             show_envvar=False,
+            metavar="NAME",
             help="ClearML project; default: the run's own.",
         ),
     ] = None,
@@ -81,6 +90,7 @@ def upload(
             "--name",
             envvar=_env("NAME"),
             show_envvar=False,
+            metavar="NAME",
             help="Task name, of one run; default: the run's own.",
         ),
     ] = None,
@@ -90,7 +100,8 @@ def upload(
             "--tags",
             envvar=_env("TAGS"),
             show_envvar=False,
-            help="Tag instead of the release's own; repeat for more.",
+            metavar="TAG",
+            help="Tag instead of the release's own; repeat for more (in the variable: with blanks between).",
         ),
     ] = None,
     output_uri: Annotated[
@@ -99,6 +110,7 @@ def upload(
             "--output-uri",
             envvar=_env("OUTPUT_URI"),
             show_envvar=False,
+            metavar="URI",
             help="Where the model goes; default: as ClearML decides.",
         ),
     ] = None,
@@ -119,6 +131,7 @@ def upload(
             envvar=_env("OFFLINE"),
             show_envvar=False,
             metavar="DIR",
+            file_okay=False,
             help="Write ClearML offline sessions into DIR; no server is needed.",
         ),
     ] = None,
@@ -152,7 +165,14 @@ def upload(
     jobs: Annotated[
         int,
         typer.Option(
-            "-j", "--jobs", envvar=_env("JOBS"), show_envvar=False, min=1, max=64, help="Runs at a time."
+            "-j",
+            "--jobs",
+            envvar=_env("JOBS"),
+            show_envvar=False,
+            metavar="N",
+            min=1,
+            max=64,
+            help="Runs at a time.",
         ),
     ] = 4,
     stale_after: Annotated[
@@ -199,37 +219,55 @@ def upload(
     ] = False,
 ) -> None:
     """Report each run to ClearML once; run it again at any time, it sends what is new."""
-    interrupted = _Interrupted()
+    interrupted = _Interrupted(quiet)
     try:
         wishes = _wishes(project, name, tags, rules)
         _check(dry_run and offline is not None, "--dry-run and --offline cannot be had together.")
         _check(force and new, "--force and --new cannot be had together.")
+        for option, seconds in (("--timeout", timeout), ("--stale-after", stale_after)):
+            wrong = seconds is not None and not 1 <= seconds <= _LONGEST
+            _check(wrong, f"{option} needs a number of seconds from 1 to {_LONGEST}.")
         _log(verbose, quiet)
-        found = _found(paths, alone=name is not None)
-        recording = RecordingSink()
-        sink, ledgers = _destination(dry_run, offline, recording, timeout, output_uri, interrupted.stop)
-        work = Work(
-            sink=Lazily(sink),
-            ledgers=ledgers,
-            server_hint=configuration_stamp(),
-            wishes=wishes,
-            stale_after=stale_after,
-            force=force,
-            new=new,
-        )
-        console = choose(as_json, quiet, verbose, "wrote" if offline else "sent")
-        show = _print_plans(recording, as_json) if dry_run else None
         with interrupted:
-            failed = _run(console, show, found, work, jobs, interrupted.stop)
+            found = _found(paths, name is not None, interrupted.stop)
+            recording = RecordingSink()
+            sink, ledgers = _destination(dry_run, offline, recording, timeout, output_uri, interrupted.stop)
+            work = Work(
+                sink=Lazily(sink),
+                ledgers=ledgers,
+                server_hint=configuration_stamp(),
+                wishes=wishes,
+                stale_after=stale_after,
+                force=force,
+                new=new,
+            )
+            console: Console = Plans(recording, as_json, quiet, verbose)
+            if not dry_run:
+                sent = ("wrote", _IMPORT.format(offline)) if offline else ("sent", "")
+                runs = sum(not isinstance(item, NotARun) for item in found)
+                console = choose(as_json, quiet, verbose, runs, *sent)
+            interrupted.say = console.say
+            # one at a time, a dry run says the same in the same order every time
+            failed = _run(console, found, work, 1 if dry_run else jobs, interrupted.stop)
+            if interrupted.status:
+                console.say(_STOPPED)
     except YoloClearmlError as error:
         say_error(error)
         raise typer.Exit(error.status) from error
+    except (BrokenPipeError, EOFError) as fault:
+        raise RuntimeError("unforeseen") from fault  # by themselves they let typer end without a trace
+    except ReaderGone as gone:
+        raise typer.Exit(_READER_GONE) from gone
     raise typer.Exit(interrupted.status or _status(failed))
+
+
+_IMPORT = "Where there is a server, clearml's Task.import_offline_session imports each zip in {}."
+_STOPPING = "Stopping as soon as what is on its way has arrived; the same signal again stops at once."
+_STOPPED = "Stopped. What arrived is remembered; run the same command again to send the rest."
 
 
 def _run(
     console: Console,
-    show_plan: Callable[[Outcome], bool] | None,
     found: Sequence[Found],
     work: Work,
     jobs: int,
@@ -241,8 +279,7 @@ def _run(
         for outcome in sync(lambda: found, once(), work, jobs, stop):
             if isinstance(outcome, Failed):
                 failed.append(outcome)
-            if show_plan is None or not show_plan(outcome):
-                console.show(outcome)
+            console.show(outcome)
     return failed
 
 
@@ -251,6 +288,7 @@ def _wishes(project: str | None, name: str | None, tags: list[str] | None, rules
         parts = value.split("/") if value is not None and option == "--project" else [value or ""]
         short = value is not None and any(len(part.strip()) < SHORTEST_NAME for part in parts)
         _check(short, f"ClearML refuses {option} {value!r}: names need three characters or more.")
+    _check(any(not tag.strip() for tag in tags or ()), "--tags is empty.")
     release: Release | None = None
     if rules is not None:
         release = parse_release(rules)
@@ -258,14 +296,21 @@ def _wishes(project: str | None, name: str | None, tags: list[str] | None, rules
     return Wishes(project, name, tuple(tags) if tags else None, release)
 
 
-def _check(wrong: bool, text: str) -> None:
+_SEE_HELP = "See 'yolo-clearml upload --help'; an option may also come from a variable YOLO_CLEARML_*."
+
+
+def _check(wrong: bool, text: str, hint: str = _SEE_HELP) -> None:
     if wrong:
-        raise UsageError(text, "See 'yolo-clearml upload --help'.")
+        raise UsageError(text, hint)
 
 
-def _found(paths: list[Path], alone: bool) -> list[Found]:
+def _found(paths: list[Path], alone: bool, stop: threading.Event) -> list[Found]:
     """Look for runs; raises UsageError where there is none, or several for a name that is for one."""
-    found = list(find_runs(paths))
+    found: list[Found] = []
+    for item in find_runs(paths):
+        found.append(item)
+        if stop.is_set():
+            return found
     runs = [item for item in found if not isinstance(item, NotARun)]
     if not runs:
         reasons = "".join(f" {item.path} {item.reason}." for item in found[:5] if isinstance(item, NotARun))
@@ -274,7 +319,11 @@ def _found(paths: list[Path], alone: bool) -> list[Found]:
             f"There is no run in or below {where}.{reasons}",
             "A run directory holds args.yaml and results.csv, as 'yolo train' leaves them in its save_dir.",
         )
-    _check(alone and len(runs) > 1, f"--name is for one run, and there are {len(runs)}.")
+    _check(
+        alone and len(runs) > 1,
+        f"--name is for one run, and there are {len(runs)}.",
+        "Give the directory of that run alone, or leave --name out.",
+    )
     return found
 
 
@@ -293,7 +342,7 @@ def _destination(
         from .offline_sink import OfflineSink
 
         folder = offline
-        return lambda: OfflineSink(folder), NoLedgers()
+        return lambda: OfflineSink(folder, output_uri), NoLedgers()
 
     def online() -> Sink:
         from .clearml_sink import ClearmlSink
@@ -301,21 +350,6 @@ def _destination(
         return ClearmlSink(timeout, output_uri, stop)
 
     return online, FileLedgers()
-
-
-def _print_plans(recording: RecordingSink, as_json: bool) -> Callable[[Outcome], bool]:
-    def show(outcome: Outcome) -> bool:
-        """Print the plan of a run that is done, instead of saying that it was delivered."""
-        recorded = recording.recorded.pop(outcome.run, None)
-        if recorded is None:
-            return False
-        if as_json:
-            sys.stdout.write(json.dumps(plan_json(outcome.run, *recorded)) + "\n")
-        else:
-            sys.stdout.write("".join(f"{line}\n" for line in plan_lines(outcome.run, *recorded)))
-        return True
-
-    return show
 
 
 def _status(failed: Sequence[Failed]) -> Exit:
@@ -332,9 +366,11 @@ def _status(failed: Sequence[Failed]) -> Exit:
 class _Interrupted:
     """Turns the first SIGINT or SIGTERM into a wish to stop; after a while, or a second one, stops hard."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool) -> None:
         self.stop = threading.Event()
         self.status: Exit | None = None
+        self.say: Callable[[str], None] = lambda text: None
+        self._quiet = quiet
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> _Interrupted:
@@ -349,12 +385,18 @@ class _Interrupted:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         status = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
         if self.status is not None:
-            os._exit(status)
+            self._leave(status)
         self.status = status
         self.stop.set()
-        timer = threading.Timer(_GRACE, os._exit, (status,))
-        timer.daemon = True
-        timer.start()
+        # in threads of their own: this one may be in the middle of writing
+        for seconds, action, told in ((0.0, self.say, _STOPPING), (_GRACE, self._leave, status)):
+            timer = threading.Timer(seconds, action, (told,))
+            timer.daemon = True
+            timer.start()
+
+    def _leave(self, status: Exit) -> None:
+        leave_terminal("" if self._quiet else _STOPPED)
+        os._exit(status)
 
 
 def _log(verbose: bool, quiet: bool) -> None:
@@ -365,8 +407,12 @@ def _log(verbose: bool, quiet: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with the promised status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name must not be too much for a locale
     try:
         app()
-    except BrokenPipeError:
-        silence_broken_pipe(sys.stdout)
+    except Exception:  # noqa: BLE001  shown whole, with the status of its own
+        traceback.print_exc()
+        say_error(YoloClearmlError("This is a fault of ours.", "Please report it, with the lines above."))
     sys.exit(Exit.OURS)

@@ -144,7 +144,7 @@ _NEW_ARGUMENTS: tuple[tuple[str, Release], ...] = (
 
 def parse_release(text: str) -> Release | None:
     """Read ``8.3.100`` (a suffix like ``.dev0`` or ``rc1`` is ignored); None where it is no release."""
-    match = re.match(r"v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?![\d])", text.strip())
+    match = re.match(r"v?(\d{1,4})\.(\d{1,4})(?!\d)(?:\.(\d{1,4})(?!\d)|(?!\.\d))", text.strip(), re.ASCII)
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 

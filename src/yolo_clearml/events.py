@@ -26,6 +26,7 @@ class FileStamp:
     name: str  # relative to the run, with forward slashes
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
+    content: str = ""  # tells its bytes from others, see files.content_digest; "" where not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Hyperparameters:
 
     section: str
     values: Mapping[str, Parameter]
+
+
+TIMES = frozenset({"trained_from", "trained_until"})  # the properties that say when something happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,8 @@ class Report:
         """16 hex digits over everything said, except when it happened.
 
         Times are left out because they are read off file times: a copied directory would look changed
-        throughout, although ClearML knows all of it.
+        throughout, although ClearML knows all of it. For the same reason a file is told by its content, and
+        by its modification time only where nobody has read it.
         """
         told = [[type(event).__name__, _plain(event)] for event in self.events]
         text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -148,6 +153,10 @@ class Report:
 
 def _plain(value: object) -> object:
     """Turn an event into what JSON can hold; file names stay relative to the run, times are dropped."""
+    if isinstance(value, FileStamp):
+        return [value.name, value.size, value.content or value.mtime_ns]
+    if isinstance(value, Properties):
+        return {key: text for key, text in value.values.items() if key not in TIMES}
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "at"}
     if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from .events import FileStamp
 
 _PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
 _JPEG = (b"\xff\xd8\xff", b"\xff\xd9")
+_WHOLE = 2**24  # bytes; pictures have less than 2 MiB
+_END = 2**20  # bytes; the directory of a checkpoint has less than 100 KiB
 
 
 @contextlib.contextmanager
@@ -34,9 +37,14 @@ def open_regular(root: Path, name: str) -> Iterator[BinaryIO]:
         descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
     finally:
         os.close(handle)
-    with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor, not a path
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{name} is not a regular file")
+            raise OSError("not a regular file")
+        file = open(descriptor, "rb")  # noqa: PTH123, SIM115  a descriptor; closed below
+    except BaseException:
+        os.close(descriptor)  # open() does not, where it refuses a descriptor
+        raise
+    with file:
         yield file
 
 
@@ -54,15 +62,17 @@ def open_stamped(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
                 f"{root / stamp.name} changed while it was being sent.", "Run the same command again."
             )
 
-    try:
-        with open_regular(root, stamp.name) as file:
-            check()
-            yield file
-            check()
-    except FileNotFoundError as cause:
-        raise RunChanged(
-            f"{root / stamp.name} vanished before it was sent.", "Run the same command again."
-        ) from cause
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_regular(root, stamp.name))
+        except OSError as cause:
+            raise RunChanged(
+                f"{root / stamp.name} cannot be read any more: {cause.strerror or cause}.",
+                "Run the same command again.",
+            ) from cause
+        check()
+        yield file
+        check()
 
 
 def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
@@ -83,10 +93,25 @@ def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
         ) from cause
     if len(data) > most:
         raise RunUnreadable(
-            f"{root / name} is larger than {most // 2**20} MiB.",
+            f"{root / name} is larger than {most // 2**10:,} KiB.",
             "This is not a file Ultralytics writes; look at what is in it.",
         )
     return data, FileStamp(name, len(data), now.st_mtime_ns)
+
+
+def content_digest(root: Path, name: str) -> str:
+    """Tell the bytes of a file from others, whatever its times say: 16 hex digits, "" where unreadable.
+
+    Of a large file the last MiB stands for all: a checkpoint is a zip, and its end holds the checksums of
+    everything in it.
+    """
+    try:
+        with open_regular(root, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(size - _END if size > _WHOLE else 0)
+            return hashlib.sha256(file.read(_WHOLE)).hexdigest()[:16]
+    except OSError:
+        return ""
 
 
 def is_whole_picture(root: Path, name: str) -> bool:

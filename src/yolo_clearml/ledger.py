@@ -37,7 +37,10 @@ LEDGER_NAME = ".yolo-clearml.json"
 STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
 _VERSION = 1
 _MOST = 2**26  # bytes; a run of a million epochs stays below
-_NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENOTSUP)
+_NO_PLACE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK),  # a file system without locks
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,10 @@ def configuration_stamp() -> str:
     """
     told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.endswith("_API_HOST")]
     chosen = os.environ.get("CLEARML_CONFIG_FILE") or os.environ.get("TRAINS_CONFIG_FILE")
-    for path in [Path(chosen).expanduser()] if chosen else [Path.home() / "clearml.conf"]:
-        with contextlib.suppress(OSError):
-            status = path.stat()
-            told.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
+        path = Path(chosen or "~/clearml.conf").expanduser()
+        status = path.stat()
+        told.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
     return hashlib.sha256("\0".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -139,8 +142,7 @@ class FileLedgers:
                 raise _unwritable(run / LEDGER_NAME, error) from error
             held = _hold_in_state_directory(run)
         try:
-            if held.ledger == Ledger():
-                held.ledger = self.load(run)  # of a run directory that was not writable before
+            held.ledger = self.load(run)  # the run directory may have been unwritable for a while
             yield held
         finally:
             held.close()
@@ -199,7 +201,7 @@ class _HeldFile:
                 raise
             os.close(descriptor)
         self._descriptor = descriptor
-        self.ledger = _read(path)
+        self.ledger = Ledger()
 
     def save(self, ledger: Ledger) -> None:
         """Write a new file, lock it, make it durable, and put it in the old one's place."""
@@ -218,11 +220,11 @@ class _HeldFile:
                 os.close(new)
                 temporary.unlink(missing_ok=True)
                 raise
+            os.close(self._descriptor)
+            self._descriptor, self.ledger = new, ledger
             _sync_directory(self._path.parent)
         except OSError as error:
             raise _unwritable(self._path, error) from error
-        os.close(self._descriptor)
-        self._descriptor, self.ledger = new, ledger
 
     def close(self) -> None:
         """Let go of the lock; an empty file, made for its sake only, goes as well."""
@@ -279,8 +281,11 @@ def _written(ledger: Ledger) -> bytes:
 def _read(path: Path) -> Ledger:
     """Read a ledger; one that is damaged, or of another version, counts as lost."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
-        data = file.read(_MOST)
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(_MOST)
+    finally:
+        os.close(descriptor)  # open() leaves it to us where it is that of a directory
     try:
         found = json.loads(data)
         if not isinstance(found, dict) or found.pop("version", None) != _VERSION:

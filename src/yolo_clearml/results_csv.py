@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
 _MOST_COLUMNS = 1_000  # a detection run has 15; YOLOv5 adds two per class
 _MOST_EPOCHS = 10_000_000  # keeps an epoch number well inside ClearML's 64-bit iteration
 _MALFORMED_NAMED = 1_000  # line numbers kept; a binary file would have millions

@@ -32,12 +32,12 @@ from .events import (
     Status,
 )
 from .results_csv import Row
-from .scan import Run
+from .scan import Run, plots_wanted
 
 SHORTEST_NAME = 3  # characters; ClearML refuses shorter projects, tasks and models
 _DEEPEST_PROJECT = 10  # levels; ClearML refuses deeper ones
 _LONGEST_NAME = 256  # characters
-_BATCH = re.compile(r"(?P<before>.*)_batch(?P<number>\d{1,9})(?P<after>.*)", re.DOTALL)
+_BATCH = re.compile(r"(?P<before>.*)_batch(?P<number>\d{1,9})(?!\d)(?P<after>.*)", re.DOTALL)
 _COMPONENTS = ("(B)", "(M)", "(P)")  # suffixes of the metrics of boxes, masks and poses
 _MAIN_METRICS = (
     "metrics/mAP50-95(M)",
@@ -191,7 +191,7 @@ def _project(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> str:
 
 def _acceptable(name: str) -> str:
     """Make a name ClearML takes: printable, with at least three characters and not too many."""
-    printable = "".join(c if c.isprintable() else "_" for c in name).strip()[:_LONGEST_NAME]
+    printable = "".join(c if c.isprintable() else "_" for c in name).strip()[:_LONGEST_NAME].strip()
     return printable.ljust(SHORTEST_NAME, "_")
 
 
@@ -306,7 +306,7 @@ def _pictures(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> Non
                     draft.report(
                         f"plot/{PurePosixPath(stamp.name).stem}", _plot(run, rule, stamp, iterations)
                     )
-    if _plots_wanted(run):
+    if plots_wanted(run.args, run.yolov5):
         if run.state is RunState.STOPPED and "results.png" not in run.files:
             rule = next(rule for rule in era.plots if rule.pattern == "results.png")
             draft.report("plot/results", _drawn_results(run, rule, iterations))
@@ -314,10 +314,6 @@ def _pictures(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> Non
             draft.missing.append("train_batch*.jpg")
         if "results.png" not in run.files and run.state is RunState.FINISHED:
             draft.missing.append("results.png and the plots beside it")
-
-
-def _plots_wanted(run: Run) -> bool:
-    return not run.args.get("noplots", False) if run.yolov5 else bool(run.args.get("plots", True))
 
 
 def _drawn(run: Run, stamp: FileStamp, otherwise: int) -> int:
@@ -366,8 +362,10 @@ def _final_values(run: Run, era: Era, draft: _Draft) -> None:
     row = max(run.table.rows, key=lambda row: (_fitness(_metrics(run, row), era), row.epoch))
     metrics = {k: v for k, v in recorded.items() if k.startswith("metrics/")} or _metrics(run, row)
     fitness = recorded.get("fitness", _fitness(metrics, era))
-    values = [(k, v) for k, v in (*metrics.items(), ("fitness", fitness)) if math.isfinite(v)]
-    draft.report("final", *(SingleValue(name, value, run.times.ended) for name, value in values))
+    values = {**metrics, "fitness": fitness}
+    sent = {name: value for name, value in values.items() if math.isfinite(value)}
+    draft.report("final", *(SingleValue(name, value, run.times.ended) for name, value in sent.items()))
+    draft.missing += [f"the final {name}: not finite" for name in values if name not in sent]
     draft.missing.append(era.final_evaluation)
     draft.missing.append("the exact final metrics (sent: those of the epoch that best.pt was saved at)")
 
@@ -378,10 +376,11 @@ def _metrics(run: Run, row: Row) -> dict[str, float]:
 
 
 def _fitness(metrics: Mapping[str, float], era: Era) -> float:
-    """Ultralytics' measure of a good epoch; NaN where the metrics do not tell, -inf where one is NaN."""
+    """Ultralytics' measure of a good epoch; -inf where the metrics do not tell or one is not finite."""
     top = [metrics[k] for k in ("metrics/accuracy_top1", "metrics/accuracy_top5") if k in metrics]
     if len(top) == 2:
-        return sum(top) / 2
+        mean = sum(top) / 2
+        return mean if math.isfinite(mean) else -math.inf
     parts: Sequence[tuple[float, float]] = [
         (metrics[f"metrics/mAP50{c}"], metrics[f"metrics/mAP50-95{c}"])
         for c in _COMPONENTS

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,21 +17,30 @@ from .checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 from .eras import Release, guess_release, parse_release
 from .errors import RunUnreadable, UsageError
 from .events import FileStamp, RunState
-from .files import is_whole_picture, read_bounded
+from .files import content_digest, is_whole_picture, read_bounded
 from .results_csv import Table, last_stretch, latest_rows, parse
 from .times import Times, last_write, when
 
 STALE_AFTER = 1800.0  # seconds; an epoch of half an hour is rarer than a training that died
 _STALE_EPOCHS = 3  # times the longest epoch so far, where that is longer
-_MOST_ARGS = 2**20  # bytes; the largest seen has 3,000
+_MOST_ARGS = 2**18  # bytes; the largest seen has 3,000, and this takes a second or two
 _MOST_RESULTS = 2**26  # bytes; 64 MiB is 300,000 epochs
 _MOST_PICTURES = 500  # a run has about 30
-_MOST_NODES = 100_000  # values in args.yaml, counted through aliases
+_MOST_NODES = 20_000  # values in args.yaml, counted through aliases, a long text as several
+_TEXT_NODE = 100  # characters that count as one more value
+_DEEPEST_NODE = 10  # levels of lists and dictionaries in args.yaml
+_LONGEST_KEY = 250  # characters; nested keys are joined
+_LONGEST_NUMBER = 100  # characters; base 60, which YAML has, takes quadratic time
 _SECOND_NS = 1_000_000_000
 
-_PICTURE = re.compile(r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg|.*\.png", re.DOTALL)
+_PICTURE = re.compile(
+    r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg"
+    r"|(results|confusion_matrix|confusion_matrix_normalized|.*_curve)\.png",
+    re.DOTALL,
+)
 _WEIGHTS = ("weights/best.pt", "weights/last.pt")
 _ARGUMENT_FILES = ("args.yaml", "opt.yaml")
+_DATA_FILES = (*_WEIGHTS, *_ARGUMENT_FILES, "hyp.yaml", "results.csv")
 # What a directory of ``yolo val`` or ``yolo predict`` holds and no training leaves without args.yaml.
 _VAL_LEFTOVERS = ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")
 
@@ -77,12 +87,16 @@ def find_runs(paths: list[Path]) -> Iterator[Found]:
     """
     seen: set[tuple[int, int]] = set()
     for path in paths:
-        if not path.is_dir():
-            there = path.exists()
+        hint = "Give a run directory (the save_dir of a training), or a folder above some."
+        try:
+            if not stat.S_ISDIR(path.stat().st_mode):
+                raise UsageError(f"{path} is not a directory.", hint)
+        except FileNotFoundError as cause:
+            raise UsageError(f"{path} does not exist.", hint) from cause
+        except (OSError, ValueError) as cause:
             raise UsageError(
-                f"{path} is not a directory." if there else f"{path} does not exist.",
-                "Give a run directory (the save_dir of a training), or a folder above some.",
-            )
+                f"{path} cannot be opened: {getattr(cause, 'strerror', cause)}.", hint
+            ) from cause
         yield from _walk(path, seen)
 
 
@@ -103,19 +117,19 @@ def _walk(path: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
         names = {entry.name for entry in entries}
         if names.intersection(_ARGUMENT_FILES) or "results.csv" in names:
             yield folder
-        elif names.intersection(_VAL_LEFTOVERS):
-            yield NotARun(folder, "is a validation, not a training", "Nothing to do.")
         else:
+            if names.intersection(_VAL_LEFTOVERS):
+                yield NotARun(folder, "is a validation, not a training", "Nothing to do.")
             waiting += [folder / e.name for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
 
 def stamps(path: Path) -> tuple[FileStamp, ...]:
     """List the files a run may be made of, from two directory listings and a stat each; sorted by name.
 
-    Links are left out, so is everything Ultralytics did not write. Raises RunUnreadable.
+    Links are left out, so is everything Ultralytics did not write. Of more than 500 pictures the first by
+    name are listed. Raises RunUnreadable.
     """
     found: list[FileStamp] = []
-    pictures = 0
     try:
         for prefix, folder in (("", path), ("weights/", path / "weights")):
             if prefix and not stat.S_ISDIR(_lstat_mode(folder)):
@@ -123,18 +137,29 @@ def stamps(path: Path) -> tuple[FileStamp, ...]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = prefix + entry.name
-                    picture = not prefix and _PICTURE.fullmatch(name) is not None
-                    if not (picture or name in (*_WEIGHTS, *_ARGUMENT_FILES, "hyp.yaml", "results.csv")):
+                    if not (_is_picture(name) or name in _DATA_FILES):
                         continue
-                    status = entry.stat(follow_symlinks=False)
-                    pictures += picture
-                    if stat.S_ISREG(status.st_mode) and not (picture and pictures > _MOST_PICTURES):
-                        found.append(FileStamp(name, status.st_size, status.st_mtime_ns))
+                    with contextlib.suppress(FileNotFoundError):  # a live run replaces files
+                        status = entry.stat(follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode):
+                            found.append(FileStamp(name, status.st_size, status.st_mtime_ns))
     except OSError as cause:
         raise RunUnreadable(
             f"{path} cannot be listed: {cause.strerror}.", "Check that it exists and that you may read it."
         ) from cause
-    return tuple(sorted(found, key=lambda stamp: stamp.name))
+    found.sort(key=lambda stamp: stamp.name)
+    pictures = [stamp for stamp in found if _is_picture(stamp.name)]
+    left_off = set(pictures[_MOST_PICTURES:])
+    return tuple(stamp for stamp in found if stamp not in left_off)
+
+
+def _is_picture(name: str) -> bool:
+    return "/" not in name and _PICTURE.fullmatch(name) is not None
+
+
+def plots_wanted(args: Mapping[str, object], yolov5: bool) -> bool:
+    """Tell whether the training was asked to draw pictures, results.png the last of them."""
+    return not args.get("noplots", False) if yolov5 else bool(args.get("plots", True))
 
 
 def _lstat_mode(path: Path) -> int:
@@ -193,7 +218,7 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     if stale_after is None:
         patience = max(patience, _STALE_EPOCHS * max(times.took.values(), default=0.0))
     live = now - (written / 1000 if copied else newest) < patience
-    state = _state(own, checkpoints, csv_stamp, live)
+    state = _state(own, checkpoints, csv_stamp, live, plots_wanted(args, yolov5))
     if state is RunState.LIVE and not checkpoints and args.get("save", True) and not yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
         return NotARun(path, "has no checkpoint yet", "It is looked at again next time.")
@@ -218,30 +243,60 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     )
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Makes dictionaries, lists, text, numbers and nothing else.
+
+    The safe loader is safe from execution, not from a file that asks for more than it has: merged
+    dictionaries multiply, and its dates and tagged values are of types nobody here expects.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        number = kind in ("int", "float")
+        if (
+            kind not in ("map", "seq", "str", "null", "bool", "int", "float", "timestamp")
+            or isinstance(node, yaml.ScalarNode) is (kind in ("map", "seq"))
+            or (number and len(str(node.value)) > _LONGEST_NUMBER)
+        ):
+            raise yaml.constructor.ConstructorError(None, None, "not a plain value", node.start_mark)
+        return node.value if kind == "timestamp" else super().construct_object(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge nothing: "<<" is then a key of no plain type."""
+
+
 def _arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]:
     """Read a YAML file of plain values: one dictionary, no tags, bounded also through its aliases."""
     hint = "Restore it as Ultralytics wrote it, then run the same command again."
     try:
         data, stamp = read_bounded(path, name, _MOST_ARGS)
-        loaded = yaml.safe_load(data)
+        loaded = yaml.load(data, Loader=_PlainLoader)  # noqa: S506  a safe loader, made safer
     except FileNotFoundError as cause:
         raise RunUnreadable(f"{path / name} is missing.", hint) from cause
-    except (yaml.YAMLError, ValueError, RecursionError) as cause:
+    except (
+        # what the YAML library raises over values that are not what their tags say
+        *(yaml.YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError),
+        RecursionError,
+    ) as cause:
         mark = getattr(cause, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise RunUnreadable(f"{path / name} is not plain YAML{where}.", hint) from cause
     if not isinstance(loaded, dict):
         raise RunUnreadable(f"{path / name} holds no arguments.", hint)
-    waiting: list[object] = [loaded]
-    for _ in range(_MOST_NODES):
-        if not waiting:
-            return {str(key): value for key, value in loaded.items()}, stamp
-        node = waiting.pop()
-        if isinstance(node, dict):
-            waiting += node.values()
-        elif isinstance(node, list):
-            waiting += node
-    raise RunUnreadable(f"{path / name} holds more than {_MOST_NODES:,} values.", hint)
+    waiting: list[tuple[int, object]] = [(0, loaded)]
+    left = _MOST_NODES
+    while waiting:
+        depth, node = waiting.pop()
+        left -= 1 + (len(node) // _TEXT_NODE if isinstance(node, str) else 0)
+        if left < 0:
+            raise RunUnreadable(f"{path / name} holds more than {_MOST_NODES:,} values.", hint)
+        if depth > _DEEPEST_NODE:
+            raise RunUnreadable(f"{path / name} is nested more than {_DEEPEST_NODE} levels deep.", hint)
+        if isinstance(node, dict) and any(len(str(key)) > _LONGEST_KEY for key in node):
+            raise RunUnreadable(f"{path / name} holds a name of more than {_LONGEST_KEY} characters.", hint)
+        if isinstance(node, (dict, list)):
+            waiting += [(depth + 1, inner) for inner in (node.values() if isinstance(node, dict) else node)]
+    return {str(key): value for key, value in loaded.items()}, stamp
 
 
 def _own_files(
@@ -268,16 +323,21 @@ def _state(
     checkpoints: Mapping[str, Checkpoint],
     csv: FileStamp,
     live: bool,
+    draws: bool,
 ) -> RunState:
     """Finished: every checkpoint is stripped. Without one: results.png, drawn last, is newer than the rows.
 
-    Death and a pause look alike on disk; only ``live``, a recent write, tells them apart.
+    Checkpoints are stripped before the final validation and its plots, so while things are still being
+    written and results.png is to come, the training goes on. Death and a pause look alike on disk; only
+    ``live``, a recent write, tells them apart.
     """
+    picture = own.get("results.png")
+    drawn = picture is not None and picture.mtime_ns >= csv.mtime_ns
     if checkpoints:
-        finished = all(checkpoint.stripped for checkpoint in checkpoints.values())
+        stripped = all(checkpoint.stripped for checkpoint in checkpoints.values())
+        finished = stripped and (drawn or not draws or not live)
     else:
-        drawn = own.get("results.png")
-        finished = drawn is not None and drawn.mtime_ns >= csv.mtime_ns
+        finished = drawn
     if finished:
         return RunState.FINISHED
     return RunState.LIVE if live else RunState.STOPPED
@@ -286,8 +346,16 @@ def _state(
 def _whole_files(
     path: Path, own: Mapping[str, FileStamp], state: RunState
 ) -> tuple[dict[str, FileStamp], list[str]]:
-    """Leave out half-written pictures; of a live run without a word, for it will finish them."""
+    """Leave out half-written pictures; of a live run without a word, for it will finish them.
+
+    The rest is told by content, but for weights that are still changing.
+    """
     half = sorted(n for n in own if n not in _WEIGHTS and not is_whole_picture(path, n))
-    whole = {n: s for n, s in own.items() if n not in half}
+    read = {n for n in own if n not in _WEIGHTS or state is RunState.FINISHED}
+    whole = {
+        n: replace(s, content=content_digest(path, n)) if n in read else s
+        for n, s in own.items()
+        if n not in half
+    }
     said = [] if state is RunState.LIVE else half
     return whole, [f"{n}: {'empty' if own[n].size == 0 else 'not a whole picture'}" for n in said]

@@ -59,17 +59,21 @@ def when(rows: Table, written: int, first_batch: int | None) -> Times:
     seconds = rows.column("time")
     if seconds is None or not all(0 <= second < 1e9 for second in seconds):
         return _spread(rows, written, first_batch)
-    starts = [0, *(i for i in range(1, len(seconds)) if seconds[i] < seconds[i - 1])]
+    epochs = [row.epoch for row in rows.rows]
+    # a process writes its epochs in order, and later ones later
+    starts = [
+        i for i in range(len(seconds)) if i == 0 or epochs[i] <= epochs[i - 1] or seconds[i] < seconds[i - 1]
+    ]
     at: dict[int, int] = {}
     took: dict[int, float] = {}
     end = written
     bounds = list(zip(starts, [*starts[1:], len(seconds)], strict=True))
     for first, stop in reversed(bounds):
-        began = end - round(seconds[stop - 1] * 1000)
+        began = max(0, end - round(seconds[stop - 1] * 1000))  # not before 1970, whatever a row claims
         if first == 0 and stop < len(seconds) and first_batch is not None:
             began = min(began, first_batch)
         for i in range(stop - 1, first - 1, -1):
-            epoch = rows.rows[i].epoch
+            epoch = epochs[i]
             if epoch not in at:  # going backwards, so what is there already is the later row
                 at[epoch] = began + round(seconds[i] * 1000)
                 took[epoch] = seconds[i] - (seconds[i - 1] if i > first else 0.0)

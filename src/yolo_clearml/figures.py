@@ -1,0 +1,108 @@
+"""Pictures: the ``results`` figure of a run that died before Ultralytics drew it, and how large one is."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+from .events import DrawnPlot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 200  # pixels to the inch, as Ultralytics saves the figure
+_HEIGHT = 6  # inches
+_SIGMA = 3  # epochs; of the gaussian that smooths
+_RADIUS = 4 * _SIGMA  # epochs; where scipy.ndimage cuts the gaussian off
+_DRAWING = threading.Lock()  # matplotlib's font and text caches are not made for threads
+
+
+def draw_results(plot: DrawnPlot) -> bytes:
+    """Draw the ``results`` figure, panels as in Ultralytics' ``plot_results``, and give it as PNG.
+
+    The same plot gives the same bytes. Nothing of matplotlib's global state is touched, and its import,
+    which takes seconds, waits for the first call.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    target = io.BytesIO()
+    with _DRAWING:
+        figure = _figure(plot)
+        FigureCanvasAgg(figure)  # takes over the figure, so no other backend is looked for
+        # no Software entry: it names matplotlib's version
+        figure.savefig(target, format="png", dpi=_DPI, metadata={"Software": None})
+    return target.getvalue()
+
+
+def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:
+    """Give width and height in pixels of a PNG or JPEG from its header; nothing is decoded.
+
+    A stream is left where it was. Raises ValueError where this is no such picture, is cut off before the
+    size is told, or claims more pixels than Pillow holds plausible.
+    """
+    from PIL import Image
+
+    stream = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+    start = stream.tell()
+    try:
+        width, height = Image.open(stream, formats=("PNG", "JPEG")).size
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as cause:
+        raise ValueError(f"no size in this picture: {cause}") from cause
+    finally:
+        stream.seek(start)
+    if width < 1 or height < 1:
+        raise ValueError(f"a picture of {width} x {height} pixels")
+    return width, height
+
+
+def _figure(plot: DrawnPlot) -> Figure:
+    """Lay out a panel per column: two rows, of the losses and of the metrics the first halves on top.
+
+    The order is Ultralytics'. Where the number of columns is odd the top row has one more, so that, unlike
+    there, none is left out.
+    """
+    from matplotlib.figure import Figure
+
+    panels = _panels(plot.columns)
+    per_row = max(1, math.ceil(len(panels) / 2))
+    figure = Figure(figsize=(len(panels) + 2, _HEIGHT), dpi=_DPI, layout="tight")
+    for place, index in enumerate(panels):
+        values = [row[index] for row in plot.values]
+        panel = figure.add_subplot(2, per_row, place + 1)
+        panel.plot(plot.epochs, values, marker=".", label="results", linewidth=2, markersize=8)
+        panel.plot(plot.epochs, _smooth(values), ":", label="smooth", linewidth=2)
+        # a column is named by the file, so a dollar sign in it is no formula
+        panel.set_title(plot.columns[index], fontsize=12, parse_math=False)
+    if panels:
+        figure.axes[min(1, len(panels) - 1)].legend()
+    return figure
+
+
+def _panels(columns: Sequence[str]) -> list[int]:
+    """Give the indices of the columns to show, in Ultralytics' order."""
+    losses = [i for i, column in enumerate(columns) if "loss" in column]
+    metrics = [i for i, column in enumerate(columns) if "metric" in column and i not in losses]
+    half_losses, half_metrics = len(losses) // 2, len(metrics) // 2
+    return losses[:half_losses] + metrics[:half_metrics] + losses[half_losses:] + metrics[half_metrics:]
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Smooth by a gaussian, with the values mirrored at both ends, as ``scipy.ndimage.gaussian_filter1d``.
+
+    What is not finite weighs nothing in its neighbours' means, and is NaN itself.
+    """
+    import numpy as np
+
+    offsets = np.arange(-_RADIUS, _RADIUS + 1)
+    weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    raw = np.asarray(values, dtype=float)
+    finite = np.isfinite(raw)
+    known = np.pad(np.where(finite, raw, 0.0), _RADIUS, mode="symmetric")
+    weight = np.pad(finite.astype(float), _RADIUS, mode="symmetric")
+    total = np.convolve(weight, weights, mode="valid")
+    sums = np.convolve(known, weights, mode="valid")
+    smooth = np.divide(sums, total, out=np.full_like(raw, np.nan), where=finite)
+    return [float(value) for value in smooth]

@@ -1,0 +1,712 @@
+"""What is reported of a run: names ClearML takes, numbers that are there, and the same words every time."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeRun, long_after
+from hypothesis import given
+from hypothesis import strategies as st
+from test_scan import BEGAN, COLUMNS, ENDED, JPEG, PNG, ROWS, WROTE, checkpoint, put, renew, run_of, training
+
+from yolo_clearml.events import (
+    DrawnPlot,
+    Event,
+    FileStamp,
+    Hyperparameters,
+    Image,
+    OutputModel,
+    Parameter,
+    Plan,
+    Plot,
+    Properties,
+    Report,
+    RunState,
+    Scalar,
+    SingleValue,
+    Status,
+)
+from yolo_clearml.rules import SHORTEST_NAME, Wishes, best_so_far, plan, run_key
+from yolo_clearml.scan import Run
+
+
+def planned(path: Path, now: float = ENDED + 1e6, wishes: Wishes = Wishes()) -> Plan:
+    return plan(run_of(path, now), wishes)
+
+
+def events_of(of: Plan, kind: type[Event]) -> Iterator[Any]:
+    return (event for report in of.reports for event in report.events if isinstance(event, kind))
+
+
+def digests(of: Plan) -> dict[str, str]:
+    assert len({report.key for report in of.reports}) == len(of.reports)
+    return {report.key: report.digest for report in of.reports}
+
+
+def rows_of(*rows: str, columns: str = COLUMNS) -> str:
+    return "\n".join((columns, *rows, ""))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A finished run; tests change what they need of it."""
+    return run_of(training(tmp_path / "train"))
+
+
+@functools.cache
+def sample() -> Run:
+    """A real run that no test changes."""
+    return run_of(Path(__file__).parent.parent / "sample_runs" / "v8.4.190-detect", long_after())
+
+
+def of_args(run: Run, **args: object) -> Plan:
+    return plan(replace(run, args={**run.args, **args}), Wishes())
+
+
+# -- names
+
+
+@pytest.mark.parametrize(
+    ("stated", "project"),
+    [
+        ("ab", "ab_"),
+        ("a/bc/def", "a__/bc_/def"),
+        ("/home/me/runs", "home/me_/runs"),  # an absolute path, which ClearML refuses
+        ("../shared/runs", "shared/runs"),
+        ("./runs/./detect/", "runs/detect"),
+        ("runs//detect", "runs/detect"),
+        ("///", "Ultralytics"),
+        ("..", "Ultralytics"),
+        ("a\x07b\nc\td", "a_b_c_d"),
+        ("x" * 300, "x" * 256),
+        ("x" * 255 + " " + "y" * 9, "x" * 255),
+        ("/".join(f"level{n}" for n in range(12)), "/".join(f"level{n}" for n in range(2, 12))),
+        ("  spaced  ", "spaced"),
+        ("\ud800abc", "_abc"),
+        (5, "5__"),
+    ],
+)
+def test_a_project_clearml_refuses_becomes_one_it_takes(run: Run, stated: object, project: str) -> None:
+    """The nearest acceptable name is used, and a note says so."""
+    got = of_args(run, project=stated)
+    assert project == got.project
+    assert str(stated) == project or [project] == re.findall(
+        r"the task is in '(.*)', --project", got.notes[0]
+    )
+
+
+@pytest.mark.parametrize("stated", ["Shapes", "team/Shapes", "Größe 3", "形状识别"])
+def test_a_project_clearml_takes_is_left_alone(run: Run, stated: str) -> None:
+    """Without a note."""
+    got = of_args(run, project=stated)
+    assert (stated, ()) == (got.project, got.notes)
+
+
+@pytest.mark.parametrize("stated", [None, ""])
+def test_a_run_without_a_project_is_in_the_callbacks_own(run: Run, stated: str | None) -> None:
+    """As live; that is nothing to note."""
+    got = of_args(run, project=stated)
+    assert ("Ultralytics", ()) == (got.project, got.notes)
+
+
+@pytest.mark.parametrize(
+    ("stated", "name"),
+    [("a", "a__"), ("tr\nain", "tr_ain"), ("n" * 300, "n" * 256), (" ", "___"), (7, "7__")],
+)
+def test_a_name_clearml_refuses_becomes_one_it_takes(run: Run, stated: object, name: str) -> None:
+    """Three characters at least, none that cannot be printed, and not too many."""
+    got = of_args(run, name=stated)
+    assert name == got.name
+    assert [name] == re.findall(r"the task is called '(.*)', --name", got.notes[0])
+
+
+@pytest.mark.parametrize("stated", [None, ""])
+def test_a_run_without_a_name_has_its_directorys(run: Run, stated: str | None) -> None:
+    """8.0.100 to 8.0.180 write ``name: null``; the directory is that of save_dir, else where the run is."""
+    assert "train7" == of_args(run, name=stated, save_dir="runs/detect/train7").name
+    assert "train7" == of_args(run, name=stated, save_dir="C:\\work\\runs\\train7").name
+    assert "train" == of_args(run, name=stated, save_dir=None).name
+    assert "train" == of_args(run, name=stated, save_dir="/").name
+
+
+@given(stated=st.text(max_size=300), name=st.text(max_size=300))
+def test_any_name_becomes_one_that_clearml_takes(stated: str, name: str) -> None:
+    """At most ten levels, each of three printable characters or more; once more changes nothing."""
+    got = of_args(sample(), project=stated, name=name)
+    levels = got.project.split("/")
+    assert len(levels) <= 10
+    for text in (*levels, got.name):
+        assert SHORTEST_NAME <= len(text) <= 256
+        assert text.isprintable()
+        assert text.strip() == text
+    again = of_args(sample(), project=got.project, name=got.name)
+    assert (got.project, got.name) == (again.project, again.name)
+
+
+def test_what_the_user_wishes_is_taken_as_it_is(run: Run) -> None:
+    """Project, name and tags given by the user win, and no note is left of the run's own."""
+    run = replace(run, args={**run.args, "project": "/", "name": "x"})
+    got = plan(run, Wishes("My/Project", "my name", ("a", "b")))
+    assert ("My/Project", "my name", ("a", "b"), ()) == (got.project, got.name, got.tags, got.notes)
+    assert () == plan(run, Wishes(tags=())).tags
+
+
+def test_a_yolov5_run_with_default_names(make_run: MakeRun) -> None:
+    """``exp`` below ``runs/`` is what the trainer gives when the user gives nothing."""
+    run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
+    assert ("YOLOv5", "Training") == (plan(run, Wishes()).project, plan(run, Wishes()).name)
+    got = of_args(run, project="Shapes", name="exp2")
+    assert ("Shapes", "exp2") == (got.project, got.name)
+
+
+# -- the run's own key
+
+
+def test_a_move_and_a_copy_keep_the_key(tmp_path: Path) -> None:
+    """Wherever the directory is, with its file times or without, it is the same run."""
+    path = training(tmp_path / "train")
+    key = run_key(run_of(path))
+    assert re.fullmatch("[0-9a-f]{32}", key)
+    moved = path.rename(tmp_path / "another name")
+    copied = Path(shutil.copytree(moved, tmp_path / "deep" / "copy"))
+    renew(copied, ENDED + 1e6)
+    assert [key, key] == [run_key(run_of(moved)), run_key(run_of(copied, ENDED + 1e6 + 1))]
+
+
+def test_a_spreadsheets_line_ends_keep_the_key(tmp_path: Path) -> None:
+    """A results.csv that was opened and saved has the same first row."""
+    path = training(tmp_path / "train")
+    key = run_key(run_of(path))
+    put(path / "results.csv", rows_of(*ROWS).replace("\n", "\r\n"), WROTE)
+    assert key == run_key(run_of(path))
+
+
+def test_growing_and_resuming_keep_the_key(tmp_path: Path) -> None:
+    """From the first row to the last, and when a resume repeats an epoch and writes args.yaml again."""
+    path = training(tmp_path / "train", stripped=False)
+    keys = set()
+    for rows in (ROWS[:1], ROWS, (*ROWS, ROWS[2]), (*ROWS, ROWS[1], ROWS[2], "4,99,1,1,1,1")):
+        put(path / "results.csv", rows_of(*rows), WROTE)
+        keys.add(run_key(run_of(path)))
+    text = (path / "args.yaml").read_text().replace("epochs: 3", "epochs: 9\nresume: weights/last.pt")
+    put(path / "args.yaml", text, WROTE - 5)
+    keys.add(run_key(run_of(path)))
+    assert 1 == len(keys)
+
+
+def test_a_new_training_has_a_new_key(tmp_path: Path) -> None:
+    """In place of the old one, appended to it, or with the same first row under another name or place."""
+    path = training(tmp_path / "train")
+    keys = [run_key(run_of(path))]
+    other = ROWS[0].replace(",30,", ",31,")
+    for rows in ((other, *ROWS[1:]), (*ROWS, ROWS[0].replace(",30,", ",32,"))):
+        put(path / "results.csv", rows_of(*rows), WROTE)
+        keys.append(run_key(run_of(path)))
+    keys.append(run_key(run_of(training(tmp_path / "1", name="train2"))))
+    keys.append(run_key(run_of(training(tmp_path / "2", save_dir="/elsewhere"))))
+    assert 5 == len(set(keys))
+
+
+def test_parts_of_a_key_do_not_run_into_each_other(run: Run) -> None:
+    """Another border between name and place is another run."""
+    keys = {run_key(replace(run, args={"name": a, "save_dir": b})) for a, b in (("ab", "c"), ("a", "bc"))}
+    assert 2 == len(keys)
+
+
+# -- digests
+
+
+def test_moving_and_copying_change_no_digest(tmp_path: Path) -> None:
+    """ClearML knows all of it already, though every file of a copy has another time."""
+    path = training(tmp_path / "train")
+    before = digests(planned(path))
+    moved = path.rename(tmp_path / "moved")
+    assert before == digests(planned(moved))
+    renew(moved, ENDED + 1e6)
+    assert before == digests(planned(moved, ENDED + 1e6 + 1))
+
+
+def test_times_change_no_digest_of_a_real_run(make_run: MakeRun) -> None:
+    """Also where a copy made at once cannot be told from an original."""
+    path = make_run("v8.4.190-detect")
+    before = digests(planned(path, long_after()))
+    written = (path / "results.csv").stat().st_mtime
+    renew(path, written + 60)
+    assert before == digests(planned(path, long_after()))
+
+
+PICTURE_CHANGES = ("labels.jpg", "train_batch1.jpg", "val_batch0_pred.jpg", "BoxF1_curve.png", "results.png")
+
+
+@pytest.mark.parametrize("name", PICTURE_CHANGES)
+def test_another_picture_of_the_same_size_and_time_is_another_report(tmp_path: Path, name: str) -> None:
+    """Of all digests that of its own report changes."""
+    path = training(tmp_path / "train")
+    before = digests(planned(path))
+    content = (path / name).read_bytes()
+    put(path / name, content.replace(b"....", b"...!", 1), (path / name).stat().st_mtime)
+    after = digests(planned(path))
+    stem = name.partition(".")[0]
+    expected = f"image/{name}" if "_batch" in name else f"plot/{stem}"
+    assert [expected] == [key for key in before if before[key] != after[key]]
+    assert set(before) == set(after)
+
+
+def test_another_value_is_another_report_and_no_other(tmp_path: Path) -> None:
+    """A changed cell, argument or checkpoint changes the digest of what it says."""
+    path = training(tmp_path / "train")
+    before = digests(planned(path))
+    put(path / "results.csv", rows_of(ROWS[0], ROWS[1].replace(",0.5,", ",0.51,"), ROWS[2]), WROTE)
+    after = digests(planned(path))
+    assert ["epoch/1"] == [key for key in before if before[key] != after[key]]
+    put(path / "args.yaml", (path / "args.yaml").read_text() + "batch: 4\n", BEGAN)
+    later = digests(planned(path))
+    assert ["args/General"] == [key for key in before if later[key] != after[key]]
+    checkpoint(path / "weights" / "best.pt", train_metrics={"metrics/mAP50(B)": 0.4}, names={0: "circle"})
+    last = digests(planned(path))
+    assert {"final", "model"} == {key for key in before if later[key] != last[key]}
+
+
+EVENTS: list[Event] = [
+    Scalar("a", "b", 1.0, 2, 3),
+    SingleValue("a", 1.0, 3),
+    Image("a", "b", 1, FileStamp("f", 1, 2, "c"), 3),
+    Plot("a", 1, FileStamp("f", 1, 2, "c"), 3),
+    DrawnPlot("a", 1, "f", ("c",), (1,), ((math.nan,),), 3),
+    OutputModel("a", FileStamp("f", 1, 2, "c"), {"x": 0}, 1),
+    Hyperparameters("a", {"x": Parameter("1", "int")}),
+    Properties({"release": "8", "trained_from": "x"}),
+    Status(RunState.LIVE),
+]
+OTHERS: dict[str, object] = {
+    **{
+        "title": "z",
+        "series": "z",
+        "name": "z",
+        "section": "z",
+        "value": 9.5,
+        "iteration": 9,
+        "file_name": "z",
+    },
+    **{"columns": ("z",), "epochs": (9,), "labels": {"x": 1}, "state": RunState.STOPPED},
+}
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_a_digest_is_of_everything_said_but_the_time(event: Any) -> None:
+    """Each field counts, ``at`` alone does not."""
+    before = Report("k", (event,)).digest
+    assert re.fullmatch("[0-9a-f]{16}", before)
+    changed = []
+    for name in type(event).__slots__:
+        if name == "at":
+            assert before == Report("k", (replace(event, at=99),)).digest
+        elif name in OTHERS and name != "values":
+            changed.append(Report("k", (replace(event, **{name: OTHERS[name]}),)).digest)
+    assert before not in changed
+    assert len(changed) == len(set(changed))
+    assert before != Report("k", (event, event)).digest
+
+
+def test_contents_of_sections_files_and_drawings_count() -> None:
+    """A parameter's text and type, a property, a drawn value, a file's name, size and content."""
+    pairs: list[tuple[Event, Event, bool]] = [
+        (EVENTS[6], Hyperparameters("a", {"x": Parameter("1", "str")}), False),
+        (EVENTS[6], Hyperparameters("a", {"x": Parameter("2", "int")}), False),
+        (EVENTS[7], Properties({"release": "9", "trained_from": "x"}), False),
+        (EVENTS[7], Properties({"release": "8", "trained_from": "y"}), True),  # a time
+        (EVENTS[4], DrawnPlot("a", 1, "f", ("c",), (1,), ((0.5,),), 3), False),
+        (EVENTS[3], Plot("a", 1, FileStamp("g", 1, 2, "c"), 3), False),
+        (EVENTS[3], Plot("a", 1, FileStamp("f", 2, 2, "c"), 3), False),
+        (EVENTS[3], Plot("a", 1, FileStamp("f", 1, 2, "d"), 3), False),
+        (EVENTS[3], Plot("a", 1, FileStamp("f", 1, 9, "c"), 3), True),  # a time, where the content is known
+        (Plot("a", 1, FileStamp("f", 1, 2), 3), Plot("a", 1, FileStamp("f", 1, 9), 3), False),
+    ]
+    assert [same for *_, same in pairs] == [
+        Report("k", (one,)).digest == Report("k", (other,)).digest for one, other, _ in pairs
+    ]
+
+
+def test_text_that_is_no_unicode_has_a_digest() -> None:
+    """A lone surrogate, as YAML can hold one, is no reason to fail."""
+    assert 16 == len(Report("k", (SingleValue("\ud800", 1.0, 0),)).digest)
+
+
+# -- curves
+
+
+def test_what_is_not_finite_is_a_gap_and_is_named(tmp_path: Path) -> None:
+    """ClearML would show 0.0; nothing is sent, and the column, the count and the iterations are said."""
+    path = training(tmp_path / "train")
+    rows = [f"{n},{n},{'nan' if n > 2 else n},{'inf' if n == 2 else 0.5},0.5,0.001" for n in range(1, 21)]
+    put(path / "results.csv", rows_of(*rows), WROTE)
+    got = planned(path)
+    scalars = list(events_of(got, Scalar))
+    assert all(math.isfinite(scalar.value) for scalar in scalars)
+    assert [0, 1] == [scalar.iteration for scalar in scalars if scalar.series == "train/loss"]
+    assert "metrics/mAP50(B): 1 value not finite (iteration 1)" in got.missing
+    named = ", ".join(map(str, range(2, 12)))
+    assert f"train/loss: 18 values not finite (iteration {named}, ...)" in got.missing
+    assert len(rows) == len([report for report in got.reports if report.key.startswith("epoch/")])
+
+
+def test_an_epoch_without_any_finite_value_has_no_report(run: Run) -> None:
+    """Its key is left out, and nothing empty is sent."""
+    table = replace(run.table, rows=(replace(run.table.rows[0], values=(math.nan,) * 5),))
+    times = replace(run.times, took={})
+    got = plan(replace(run, table=table, times=times), Wishes())
+    assert [] == [report.key for report in got.reports if report.key.startswith("epoch/")]
+    assert all(report.events for report in got.reports)
+
+
+@pytest.mark.parametrize("name", ["v8.4.190-detect-nan", "v8.4.190-detect"])
+def test_no_event_of_a_real_run_holds_what_is_not_finite(make_run: MakeRun, name: str) -> None:
+    """Also of one that diverged; a plan of it can be written as strict JSON."""
+    got = planned(make_run(name), long_after())
+    for event in (*events_of(got, Scalar), *events_of(got, SingleValue)):
+        json.dumps(event.value, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("columns", "series"),
+    [
+        ("train/loss,metrics/accuracy_top1,val/loss", {"train/loss", "metrics/accuracy_top1", "val/loss"}),
+        ("train/angle_loss,metrics/mAP50(B),lr/pg2", {"train/angle_loss", "metrics/mAP50(B)", "lr/pg2"}),
+        ("train/kobj_loss,metrics/mAP50-95(P),x/y/z", {"train/kobj_loss", "metrics/mAP50-95(P)", "x/y/z"}),
+        ("train/giou_loss,lr,train/", {"train/giou_loss", "train/"}),
+    ],
+)
+def test_columns_of_every_task_are_curves(tmp_path: Path, columns: str, series: set[str]) -> None:
+    """Classification, OBB, pose, RT-DETR and what is yet to come: whatever has a prefix is a curve."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of("1,9,1,2,3", columns=f"epoch,time,{columns}"), WROTE)
+    scalars = {(e.title, e.series) for e in events_of(planned(path), Scalar)}
+    assert {(one.partition("/")[0], one) for one in series} | {("Epoch Time", "Epoch Time")} == scalars
+
+
+@pytest.mark.parametrize(("epochs", "iterations"), [((0, 1, 2), [0, 1, 2]), ((1, 2, 3), [0, 1, 2])])
+def test_iterations_are_zero_based_whatever_is_printed(
+    tmp_path: Path, epochs: tuple[int, ...], iterations: list[int]
+) -> None:
+    """Releases to 8.0.150 print the first epoch as 0, later ones as 1."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of(*(f"{n},9,1,1,1,1" for n in epochs)), WROTE)
+    assert iterations == sorted({e.iteration for e in events_of(planned(path), Scalar)})
+
+
+def test_a_doubled_epoch_is_reported_once(tmp_path: Path) -> None:
+    """The later row wins, and each key occurs once."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of(*ROWS, "3,7,0.125,1,1,1"), WROTE)
+    got = planned(path)
+    assert ["epoch/0", "epoch/1", "epoch/2"] == [key for key in digests(got) if key.startswith("epoch")]
+    assert 0.125 == next(
+        e.value for e in events_of(got, Scalar) if (e.series, e.iteration) == ("train/loss", 2)
+    )
+
+
+def test_what_was_not_understood_is_named(tmp_path: Path) -> None:
+    """Unreadable lines and rows of an earlier training are counted, the first lines by number."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of(*ROWS, "?", *ROWS, *["!"] * 20), WROTE)
+    missing = planned(path).missing
+    assert "3 rows of an earlier training at the top of the same results.csv" in missing
+    lines = ", ".join(map(str, (5, *range(9, 18))))
+    assert f"21 unreadable lines of results.csv (line {lines})" in missing
+
+
+def test_the_best_value_so_far(run: Run) -> None:
+    """The main metric's best finite value; none where no column is known."""
+    assert ("mAP50-95(B)", 0.3) == best_so_far(run)
+    columns = ("a",) * 5
+    assert None is best_so_far(replace(run, table=replace(run.table, columns=columns)))
+    nan = tuple(replace(row, values=(math.nan,) * 5) for row in run.table.rows)
+    assert None is best_so_far(replace(run, table=replace(run.table, rows=nan)))
+
+
+# -- hyperparameters
+
+
+def test_arguments_are_stored_as_connect_does(run: Run) -> None:
+    """Text and type of each; None untyped, dictionaries taken apart, lists typed by what they hold."""
+    args = {
+        **{"i": 3, "f": 0.01, "t": "x", "b": False, "n": None, "l": [1, 2], "m": [1, "x"], "e": [], "d": {}},
+        **{"deep": {"a": {"b": 1}, "c": None}},
+    }
+    (section,) = events_of(plan(replace(run, args=args), Wishes()), Hyperparameters)
+    assert "General" == section.section
+    assert {
+        "i": Parameter("3", "int"),
+        "f": Parameter("0.01", "float"),
+        "t": Parameter("x", "str"),
+        "b": Parameter("False", "bool"),
+        "n": Parameter("", None),
+        "l": Parameter("[1, 2]", "list/int"),
+        "m": Parameter('[1, "x"]', "list"),
+        "e": Parameter("[]", "list"),
+        "d": Parameter("{}", "dict"),
+        "deep/a/b": Parameter("1", "int"),
+        "deep/c": Parameter("", None),
+        "_ignore_remote_overrides_": Parameter("True", "bool"),
+    } == section.values
+
+
+# -- pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "series", "iteration"),
+    [
+        ("val_batch2_pred.jpg", "Validation", "val_pred.jpg", 2),
+        ("val_batch10_labels.jpg", "Validation", "val_labels.jpg", 10),
+        ("val_labels.jpg", "Validation", "val_labels.jpg", 0),
+        ("val.jpg", "Validation", "val.jpg", 0),
+        ("val_batch_pred.jpg", "Validation", "val_batch_pred.jpg", 0),
+        ("val_batch9999999999_pred.jpg", "Validation", "val_batch9999999999_pred.jpg", 0),
+        ("val_batch1_a_batch2_b.jpg", "Validation", "val_batch1_a_b.jpg", 2),
+        ("val\nx_batch1.jpg", "Validation", "val\nx.jpg", 1),
+    ],
+)
+def test_a_picture_is_filed_by_its_batch(
+    tmp_path: Path, name: str, title: str, series: str, iteration: int
+) -> None:
+    """The batch number is the iteration, the rest the series; without one it is iteration 0."""
+    path = training(tmp_path / "train")
+    put(path / name, JPEG, WROTE + 1)
+    image = next(e for e in events_of(planned(path), Image) if e.file.name == name)
+    assert (title, series, iteration, round((WROTE + 1) * 1000)) == (
+        image.title,
+        image.series,
+        image.iteration,
+        image.at,
+    )
+
+
+@pytest.mark.parametrize(("rows", "mosaics"), [(ROWS[:1], []), (ROWS[:2], [0, 1, 2])])
+def test_mosaics_come_with_the_second_epoch(
+    tmp_path: Path, rows: tuple[str, ...], mosaics: list[int]
+) -> None:
+    """As live, a run of a single epoch has none, and that is no lack."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of(*rows), WROTE)
+    got = planned(path)
+    assert mosaics == [e.iteration for e in events_of(got, Image) if e.title == "Mosaic"]
+    assert "train_batch*.jpg" not in got.missing
+
+
+def test_batches_of_the_last_epochs_are_no_mosaics(tmp_path: Path) -> None:
+    """close_mosaic draws more batches, which no callback reports."""
+    path = training(tmp_path / "train")
+    put(path / "train_batch9.jpg", JPEG, WROTE)
+    put(path / "train_batch20.jpg", JPEG, WROTE)
+    assert [0, 1, 2] == [e.iteration for e in events_of(planned(path), Image) if e.title == "Mosaic"]
+
+
+def test_pictures_that_are_not_there_are_named(tmp_path: Path) -> None:
+    """A finished run without its pictures lacks them; with plots=False it does not."""
+    path = training(tmp_path / "train")
+    for picture in (*path.glob("*.png"), *path.glob("*.jpg")):
+        picture.unlink()
+    wanted = {"train_batch*.jpg", "results.png and the plots beside it"}
+    assert wanted <= set(planned(path).missing)
+    put(path / "args.yaml", (path / "args.yaml").read_text().replace("plots: true", "plots: false"), BEGAN)
+    assert set() == wanted & set(planned(path).missing)
+
+
+def test_a_live_run_has_neither_plots_nor_a_model(tmp_path: Path) -> None:
+    """They are the end of a training, also where such files lie about."""
+    path = training(tmp_path / "train", stripped=False)
+    put(path / "results.png", PNG, ENDED)
+    put(path / "confusion_matrix.png", PNG, ENDED)
+    got = planned(path, ENDED + 10)
+    assert Status(RunState.LIVE) == got.reports[-1].events[0]
+    for kind in (Plot, DrawnPlot, OutputModel):
+        assert [] == list(events_of(got, kind))
+    assert "final" not in digests(got)
+    assert {"image/train_batch0.jpg"} < set(digests(got))
+
+
+def test_a_dead_run_gets_its_results_drawn(tmp_path: Path) -> None:
+    """Losses and metrics with every row, gaps included, as one plot."""
+    path = training(tmp_path / "train", stripped=False)
+    put(path / "results.csv", rows_of(ROWS[0], "2,60,nan,0.2,0.2,0.001"), WROTE)
+    (drawn,) = events_of(planned(path), DrawnPlot)
+    assert ("results", 0, "results.png", (1, 2)) == (
+        drawn.title,
+        drawn.iteration,
+        drawn.file_name,
+        drawn.epochs,
+    )
+    assert ("train/loss", "metrics/mAP50(B)", "metrics/mAP50-95(B)") == drawn.columns
+    assert (1.0, 0.1, 0.1) == drawn.values[0]
+    assert math.isnan(drawn.values[1][0])
+    assert drawn.values[1][1:] == (0.2, 0.2)
+    assert round(WROTE * 1000) == drawn.at
+
+
+def test_without_plots_a_dead_run_gets_none_drawn(tmp_path: Path) -> None:
+    """plots=False is what the user wanted."""
+    path = training(tmp_path / "train", stripped=False, plots=False)
+    assert [] == list(events_of(planned(path), DrawnPlot))
+
+
+# -- the end of a training
+
+
+def finals(of: Plan) -> dict[str, float]:
+    return {e.name: e.value for e in events_of(of, SingleValue) if e.name != "model/parameters"}
+
+
+def test_final_values_are_best_pts_own(tmp_path: Path) -> None:
+    """Its record of its own epoch, whatever the rows say; val losses in it are no final values."""
+    path = training(tmp_path / "train")
+    metrics = {"metrics/mAP50(B)": 0.75, "metrics/mAP50-95(B)": 0.5, "val/box_loss": 9.0, "fitness": 0.625}
+    checkpoint(path / "weights" / "best.pt", train_metrics=metrics)
+    assert {"metrics/mAP50(B)": 0.75, "metrics/mAP50-95(B)": 0.5, "fitness": 0.625} == finals(planned(path))
+
+
+def test_a_checkpoint_without_metrics_leaves_it_to_the_best_row(tmp_path: Path) -> None:
+    """Before 8.0.220, and without best.pt: the row of the best fitness by the release's own measure."""
+    path = training(tmp_path / "train")
+    rows = ("1,1,1,0.9,0.3,1", "2,2,1,0.2,0.375,1", "3,3,1,0.1,0.1,1")
+    put(path / "results.csv", rows_of(*rows), WROTE)
+    new = {"metrics/mAP50(B)": 0.2, "metrics/mAP50-95(B)": 0.375, "fitness": 0.375}
+    old = {"metrics/mAP50(B)": 0.9, "metrics/mAP50-95(B)": 0.3, "fitness": pytest.approx(0.36)}
+    assert new == finals(planned(path))
+    assert old == finals(planned(path, wishes=Wishes(rules=(8, 1, 0))))
+    (path / "weights" / "best.pt").unlink()
+    assert new == finals(planned(path))
+
+
+@pytest.mark.parametrize(
+    ("cells", "best"),
+    [
+        (("0.5", "0.5", "0.25"), 1),  # on a tie the last tied epoch is best.pt
+        (("0.5", "0.5", "0.5"), 2),
+        (("nan", "0.5", "0.25"), 1),
+        (("0.5", "nan", "0.25"), 0),
+        (("0.25", "nan", "0.5"), 2),
+        (("nan", "0.25", "nan"), 1),
+        (("inf", "0.25", "0.5"), 2),
+        (("0", "0", "nan"), 1),
+    ],
+)
+@pytest.mark.parametrize("task", ["detect", "classify", "segment"])
+def test_the_best_row_is_found_among_ties_and_gaps(
+    tmp_path: Path, cells: tuple[str, ...], best: int, task: str
+) -> None:
+    """A row that is not finite is never the best, wherever it stands, and hides none after it."""
+    columns = {
+        "detect": ("metrics/mAP50(B)", "metrics/mAP50-95(B)"),
+        "classify": ("metrics/accuracy_top1", "metrics/accuracy_top5"),
+        "segment": ("metrics/mAP50(B)", "metrics/mAP50-95(B)", "metrics/mAP50(M)", "metrics/mAP50-95(M)"),
+    }[task]
+    path = training(tmp_path / "train")
+    header = ",".join(("epoch", "time", "metrics/mark", *columns))
+    rows = [f"{n},{n},{n}," + ",".join([cell] * len(columns)) for n, cell in enumerate(cells, start=1)]
+    put(path / "results.csv", rows_of(*rows, columns=header), WROTE)
+    values = finals(planned(path))
+    parts = {"detect": 1, "classify": 1, "segment": 2}[task]
+    assert (best + 1, float(cells[best]) * parts) == (values["metrics/mark"], values["fitness"])
+
+
+def test_final_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    """A run that diverged from its first epoch has a best.pt with nothing to say."""
+    path = training(tmp_path / "train")
+    checkpoint(path / "weights" / "best.pt", train_metrics={"metrics/mAP50(B)": math.nan, "metrics/x": 1.0})
+    got = planned(path)
+    assert {"metrics/x": 1.0} == finals(got)
+    assert {"the final metrics/mAP50(B): not finite", "the final fitness: not finite"} <= set(got.missing)
+
+
+def test_a_classifier_without_top5_has_no_fitness_and_no_fault(tmp_path: Path) -> None:
+    """Columns nobody knows yet leave the last row as the best."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of("1,1,5", "2,2,4", columns="epoch,time,metrics/new"), WROTE)
+    assert {"metrics/new": 4.0} == finals(planned(path))
+
+
+def test_class_names_that_clearml_refuses_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Empty, doubled, or with a leading $: the others keep their numbers, the first of two wins."""
+    path = training(tmp_path / "train")
+    names = {0: "circle", 1: "", 2: "$usd", 3: "circle", 4: "a$b", 7: "square"}
+    checkpoint(path / "weights" / "best.pt", names=names)
+    got = planned(path)
+    (model,) = events_of(got, OutputModel)
+    assert {"circle": 0, "a$b": 4, "square": 7} == dict(model.labels)
+    assert (2, "train", "weights/best.pt") == (model.iteration, model.name, model.file.name)
+    assert "3 class names of the model (empty, doubled or with a leading $)" in got.missing
+
+
+def test_a_finished_run_without_best_pt_has_no_model(tmp_path: Path) -> None:
+    """Deleted or unreadable: it is named, and nothing is sent that could not be read."""
+    for damage in (b"", None):
+        path = training(tmp_path / str(damage))
+        best = path / "weights" / "best.pt"
+        best.unlink()
+        if damage is not None:
+            put(best, damage, WROTE)
+        got = planned(path)
+        assert [] == list(events_of(got, OutputModel))
+        assert "the output model (weights/best.pt)" in got.missing
+
+
+def test_properties_tell_the_true_times(tmp_path: Path) -> None:
+    """ClearML has no field for when a training really ran; of a live run only the beginning is said."""
+    (told,) = events_of(planned(training(tmp_path / "train")), Properties)
+    assert {
+        "trained_from": "2026-01-01T00:00:10+00:00",
+        "trained_until": "2026-01-01T00:01:40+00:00",
+        "run_directory": "/home/somebody/runs/train",
+        "release": "8.4.190",
+        "epochs": "3 of 3",
+    } == told.values
+    live = planned(training(tmp_path / "live", stripped=False), ENDED)
+    (told,) = events_of(live, Properties)
+    assert {"trained_from", "run_directory", "release"} == set(told.values)
+
+
+def test_times_that_cannot_be_are_no_fault(tmp_path: Path) -> None:
+    """Rows that claim centuries, and files of 1970 or of the far future."""
+    path = training(tmp_path / "train")
+    rows = [f"{n},{999_999_999 - n},1,1,1,1" for n in range(1, 200)]
+    put(path / "results.csv", rows_of(*rows), WROTE)
+    assert all(e.at >= 0 for e in events_of(planned(path), Scalar))
+    for at in (0, 1, 9_000_000_000):
+        for file in (file for file in path.rglob("*") if file.is_file()):
+            os.utime(file, (at, at))
+        assert all(e.at >= 0 for e in events_of(planned(path), Scalar))
+
+
+# -- as a whole
+
+
+def test_the_rules_know_no_clock(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan depends on the disk alone: whenever and however often it is made, it is the same."""
+    path = make_run("v8.4.190-detect")
+    run = run_of(path, 0.0)
+    first = plan(run, Wishes())
+    for name in ("time", "time_ns", "monotonic", "localtime", "gmtime"):
+        monkeypatch.setattr(time, name, lambda *_: pytest.fail("the rules looked at the clock"))
+    assert first == plan(run, Wishes())
+    monkeypatch.undo()
+    assert first == planned(path, 4e9)
+
+
+def test_reports_come_in_the_order_they_must_arrive(tmp_path: Path) -> None:
+    """Arguments first, the status last, epochs in their order."""
+    keys = [report.key for report in planned(training(tmp_path / "train")).reports]
+    assert ["args/General", "properties", "epoch/0"] == keys[:3]
+    assert ["final", "model", "status"] == keys[-3:]
+    assert ["epoch/0", "epoch/1", "epoch/2"] == [key for key in keys if key.startswith("epoch/")]
