@@ -24,7 +24,7 @@ from zipfile import ZipFile
 import pytest
 import typer.main
 from conftest import MakeRun
-from double import ClearMLDouble, Hang
+from double import ClearMLDouble, Hang, Status
 
 from yolo_clearml import __version__, cli
 from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
@@ -335,10 +335,12 @@ def test_some_failed(run_cli: Run, server: ClearMLDouble, small: Path, make_run:
 
 
 def test_unreachable(run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun) -> None:
-    """69, also where a run is bad besides; and the address is named."""
+    """69 after --timeout, also where a run is bad besides; and the address is named."""
+    begun = time.monotonic()
     server.stop_api()
     (make_run("v8.3.100-detect") / "args.yaml").unlink()
     ended = run_cli("upload", "--timeout", 1, "runs")
+    assert time.monotonic() - begun < 15
     assert (69, "") == (ended.status, ended.out)
     assert f"{server.api_url} refuses the connection. Check that the address is right" in ended.err
 
@@ -469,12 +471,21 @@ def test_a_signal_ends_even_a_request_that_hangs(run_cli: Run, server: ClearMLDo
     assert ["completed"] == [task["status"] for task in server.tasks.values()]
 
 
+def test_a_signal_ends_the_wait_for_a_server_that_fails(server: ClearMLDouble, small: Path) -> None:
+    """No further try: the run is told to have failed, and the call is told to have been stopped."""
+    server.fault("events.add_batch", Status(503), times=None)
+    ended = stopped(server, small, signal.SIGTERM)
+    assert (143, "") == (ended.status, ended.out)
+    assert "keeps failing (503: " in ended.err
+    assert ended.err.endswith("run the same command again to send the rest.\n")
+
+
 def test_a_second_signal_ends_at_once(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
     """Without waiting for anything; the next call completes all the same."""
     server.fault("events.add_batch", Hang(30.0), times=1)
     ended = stopped(server, small, signal.SIGINT, signal.SIGINT)
     assert 130 == ended.status
-    assert ended.took < 1.5
+    assert ended.took < 3
     assert 0 == run_cli("upload", small).status
     assert ["completed"] == [task["status"] for task in server.tasks.values()]
 
@@ -557,6 +568,29 @@ def test_variables_reach_the_server(
     assert Ended(0, "", "") == run_cli("upload", small)
     monkeypatch.setenv("YOLO_CLEARML_JOBS", "0")
     assert 2 == run_cli("upload", small).status
+
+
+def test_force_and_new_reach_the_server(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """--force: everything again into the same task; --new: another one."""
+    first = json.loads(run_cli("upload", "--json", small).out)
+    again = json.loads(run_cli("upload", "--json", "--force", small).out)
+    assert (first, 1) == (again, len(server.tasks))
+    other = json.loads(run_cli("upload", "--json", "--new", small).out)
+    assert first["task_id"] != other["task_id"]
+    assert {first["task_id"], other["task_id"]} == set(server.tasks)
+
+
+def test_stale_after_and_output_uri_reach_the_run(
+    run_cli: Run, server: ClearMLDouble, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """An unfinished run may be silent for so long; a model goes where it is said."""
+    run = make_run("v8.4.190-detect-killed")
+    assert "live" == json.loads(run_cli("upload", "--json", "--stale-after", 10**9, run).out)["state"]
+    assert "stopped" == json.loads(run_cli("upload", "--json", "--stale-after", 1, run).out)["state"]
+    (tmp_path / "models").mkdir()
+    uri = f"file://{tmp_path / 'models'}"
+    assert 0 == run_cli("upload", "--output-uri", uri, make_run("v8.4.190-detect-noplots")).status
+    assert [uri] == [model["uri"][: len(uri)] for model in server.models.values()]
 
 
 @pytest.mark.parametrize("asked", ["--help", "-h"])

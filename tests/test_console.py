@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import pty
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_clearml.console import Console, PlainLines, Plans, choose, printable, size_text
+from yolo_clearml.console import Console, PlainLines, Plans, choose, leave_terminal, printable, size_text
 from yolo_clearml.engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
 from yolo_clearml.errors import RunUnreadable, ServerUnreachable
 from yolo_clearml.events import DrawnPlot, Plan, Report, RunState
@@ -238,7 +240,9 @@ def test_bars_move_by_bytes_and_vanish(screen: Screen) -> None:
         console.show(delivered("runs/train"))
         wait_for(screen, "2 of 2 runs")
         assert "runs/train " not in screen.words.rpartition("2 of 2 runs")[2]
-    assert screen.err.getvalue().rstrip("\n").rpartition("\x1b[?25")[2].startswith("h")
+    rest = screen.err.getvalue().rpartition("2 of 2 runs")[2]
+    assert "\x1b[?25h" in rest
+    assert "\x1b[2K" in rest
 
 
 def wait_for(screen: Screen, text: str) -> None:
@@ -262,6 +266,15 @@ def test_what_is_said_meanwhile_stands_above_the_bars(screen: Screen) -> None:
     with screen.on(), choose(False, False, False, runs=2) as console:
         console.say("Stopping.")
     assert "Stopping.\n" in screen.words
+
+
+def test_a_hard_end_gives_the_cursor_back() -> None:
+    """Bars hide it, and an end that skips everything else must not leave the shell without one."""
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as stderr, redirect_stderr(stderr):
+        leave_terminal("Stopped.")
+    assert b"\r\n\x1b[?25hStopped.\r\n" == os.read(ours, 100)
+    os.close(ours)
 
 
 @pytest.mark.parametrize("no_color", [False, True])

@@ -1,7 +1,5 @@
 """The server double behaves as the genuine server does."""
 
-
-
 from __future__ import annotations
 
 import json

@@ -253,3 +253,39 @@ def test_a_server_that_accepts_and_says_nothing(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("CLEARML_API_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert Exit.UNREACHABLE == status_of(upload([run], timeout=0.5))
+
+
+def test_a_server_that_is_down_is_waited_for_once(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """What one run has waited for in vain, the next one is told at once."""
+    one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-noplots")
+    server.fault("tasks.get_all_ex", Status(503), times=None)
+    upload([one], timeout=0.5)
+    tries = sum(request.endpoint == "tasks.get_all_ex" for request in server.requests)
+    server.requests.clear()
+    outcomes = upload([one, two], timeout=0.5)
+    assert 2 == len(fails(outcomes))
+    assert sum(request.endpoint == "tasks.get_all_ex" for request in server.requests) <= tries + 1
+
+
+def test_a_file_server_that_is_down_is_waited_for_once(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Curves of every run arrive; only the first run's pictures are waited for."""
+    one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect")
+    server.fault("files:POST", Status(503), times=None)
+    upload([one], timeout=0.5)
+    tries = sum(request.endpoint == "files:POST" for request in server.requests)
+    server.requests.clear()
+    outcomes = upload([one, two], timeout=0.5)
+    assert 2 == len(fails(outcomes))
+    assert sum(request.endpoint == "files:POST" for request in server.requests) <= tries + 4
+    assert 2 == sum(bool(server.scalars(task)) for task in server.tasks)
+
+
+def test_a_run_the_server_cannot_digest_does_not_stop_the_others(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """500 over one run's request again and again: that run failed, the next one is done."""
+    one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-noplots")
+    server.fault("tasks.create", Status(500), times=3)
+    outcomes = upload([one, two], timeout=0.4)
+    assert 1 == len(fails(outcomes))
+    assert 1 == sum(isinstance(outcome, Delivered) for outcome in outcomes)

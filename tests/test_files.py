@@ -167,11 +167,18 @@ def rewrite(path: Path) -> None:
     os.utime(path, ns=(0, before + 1))
 
 
+def grow_unseen(path: Path) -> None:
+    """More bytes within one tick of the file system's clock."""
+    before = path.stat().st_mtime_ns
+    grow(path)
+    os.utime(path, ns=(0, before))
+
+
 def empty(path: Path) -> None:
     os.truncate(path, 0)
 
 
-@pytest.mark.parametrize("change", [grow, rewrite, empty])
+@pytest.mark.parametrize("change", [grow, rewrite, grow_unseen, empty])
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_file_that_changes_is_not_vouched_for(
     change: Callable[[Path], None], when: str, tmp_path: Path

@@ -350,7 +350,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_write_leaves_the_old_ledger(
 def test_what_a_killed_process_left_is_cleared_away(run: Path) -> None:
     """A half-written successor is no ledger, and the next save takes its place."""
     save(run, FULL)
-    (run / f"{LEDGER_NAME}.tmp").write_bytes(b'{"version": 1, "run": "half')
+    (run / f"{LEDGER_NAME}.tmp").write_bytes(b'{"version": 1, "run": "half' + b"-" * 9999)
     assert FULL == load(run)
     save(run, replace(FULL, task="other"))
     assert ("other", [LEDGER_NAME]) == (load(run).task, left_in(run))
@@ -448,6 +448,15 @@ def test_another_process_is_refused_until_it_dies(run: Path) -> None:
     assert -signal.SIGKILL == child.exitcode
     with FileLedgers().hold(run) as held:
         assert FULL == held.ledger
+
+
+def test_a_file_that_is_replaced_each_time_is_given_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system whose files never seem the same ones, the run is busy, and nobody waits for ever."""
+    monkeypatch.setattr("yolo_clearml.ledger._same_file", lambda *_: False)
+    before = descriptors()
+    with pytest.raises(RunBusy), FileLedgers().hold(run):
+        pass
+    assert before == descriptors()
 
 
 # -- where the run directory takes no file

@@ -555,6 +555,12 @@ def test_a_dead_run_gets_its_results_drawn(tmp_path: Path) -> None:
     assert round(WROTE * 1000) == drawn.at
 
 
+def test_a_live_run_gets_none_drawn(tmp_path: Path) -> None:
+    """Ultralytics will draw it."""
+    path = training(tmp_path / "train", stripped=False)
+    assert [] == list(events_of(planned(path, ENDED), DrawnPlot))
+
+
 def test_without_plots_a_dead_run_gets_none_drawn(tmp_path: Path) -> None:
     """plots=False is what the user wanted."""
     path = training(tmp_path / "train", stripped=False, plots=False)

@@ -150,6 +150,13 @@ def test_stripped_but_still_drawing_is_not_the_end(tmp_path: Path) -> None:
     assert [RunState.FINISHED] == states(path, 1000)
 
 
+def test_while_checkpoints_are_stripped_the_run_lives(tmp_path: Path) -> None:
+    """One is stripped before the other; between the two nothing has ended."""
+    path = training(tmp_path / "train")
+    checkpoint(path / "weights" / "best.pt", epoch=2, optimizer={})
+    assert [RunState.LIVE, RunState.STOPPED] == states(path, 100, 2000)
+
+
 def test_without_plots_stripped_is_finished(tmp_path: Path) -> None:
     """With plots=False there is no results.png to wait for."""
     path = training(tmp_path / "train", plots=False)
@@ -288,6 +295,14 @@ def test_a_resume_in_place_keeps_the_older_pictures(tmp_path: Path) -> None:
     assert {1: 30.0, 2: 30.0, 3: 9.0, 4: 9.0} == run.times.took
 
 
+def test_a_resume_that_has_no_row_yet_is_the_run_it_resumes(tmp_path: Path) -> None:
+    """A day later, args.yaml is written again, and all there was before is still this run's."""
+    path = training(tmp_path / "train", stripped=False, resume="runs/train/weights/last.pt")
+    os.utime(path / "args.yaml", (WROTE + 86400, WROTE + 86400))
+    run = run_of(path, WROTE + 86400 + 10)
+    assert (RunState.LIVE, 3, ()) == (run.state, len(run.table.rows), run.unfit)
+
+
 def test_a_real_resume(make_run: MakeRun) -> None:
     """All its epochs are one run, finished, with the pictures of its first process."""
     run = run_of(make_run("v8.4.190-detect-resumed"), long_after())
@@ -300,10 +315,10 @@ def test_a_real_resume(make_run: MakeRun) -> None:
 # -- copies
 
 
-def renew(path: Path, at: float) -> None:
-    """Give every file the time of a copy, a little later one after the other."""
+def renew(path: Path, at: float, apart: float = 0.001) -> None:
+    """Give every file the time of a copy, so many seconds one after the other."""
     for n, file in enumerate(sorted(file for file in path.rglob("*") if file.is_file())):
-        os.utime(file, (at + n / 1000, at + n / 1000))
+        os.utime(file, (at + n * apart, at + n * apart))
 
 
 @pytest.mark.parametrize(("date", "hours"), [(SAVED, 2), (SAVED[:19], 50)])
@@ -322,12 +337,14 @@ def test_a_copied_dead_run_is_not_alive_although_its_files_are_new(
     assert abs(run.times.ended / 1000 - WROTE) < 15 * 3600
 
 
-def test_a_copied_finished_run_keeps_its_files_and_its_end(tmp_path: Path) -> None:
-    """A clone has one time for everything; its pictures are not taken for an older training's."""
+@pytest.mark.parametrize("apart", [0.001, 2.0])
+def test_a_copied_finished_run_keeps_its_files_and_its_end(tmp_path: Path, apart: float) -> None:
+    """A copy is made file by file; what came before args.yaml is not taken for an older training's."""
     path = training(tmp_path / "train")
     before = run_of(path)
-    renew(path, WROTE + 1e6)
-    after = run_of(path, WROTE + 1e6 + 10)
+    assert all(len(stamp.content) == 16 for stamp in before.files.values())
+    renew(path, WROTE + 1e6, apart)
+    after = run_of(path, WROTE + 1e6 + 100)
     assert (RunState.FINISHED, set(before.files), ()) == (after.state, set(after.files), after.unfit)
     assert {name: s.content for name, s in before.files.items()} == {
         n: s.content for n, s in after.files.items()

@@ -35,6 +35,7 @@ from .errors import (
     FileNotTaken,
     FileServerUnreachable,
     NotConfigured,
+    ServerFailing,
     ServerRefused,
     ServerUnreachable,
     UsageError,
@@ -442,7 +443,9 @@ def _looks_cut(reply: requests.Response) -> bool:
 
 
 def _keeps_failing(host: str, status: int, message: str) -> ServerUnreachable:
-    return ServerUnreachable(
+    # 500 is what a request gets that the server cannot digest; the others say that the server is not well
+    kind = ServerFailing if status == requests.codes.server_error else ServerUnreachable
+    return kind(
         f"ClearML at {host} keeps failing ({status}: {message}).",
         "What arrived is remembered; run the same command again when the server is well.",
     )

@@ -27,7 +27,7 @@ from .scan import Found, NotARun, find_runs
 from .sinks import RecordingSink, Sink
 
 _READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
-_LONGEST = 10**8  # seconds; three years, so that no clock overflows
+_LONGEST = 10**9  # seconds; 30 years, so that no clock overflows
 _GRACE = 4.0  # seconds after a signal; killed anywhere, the next run ends the same, so waiting is a courtesy
 
 _EPILOG = (

@@ -118,7 +118,7 @@ def _write(stream: TextIO, line: str) -> None:
         stream.write(line + "\n")
         stream.flush()
     except BrokenPipeError as cause:
-        # or Python says at its end that the rest could not be written
+        # or Python may say at its end that the rest could not be written, as its manual has it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise ReaderGone from cause
 
@@ -456,7 +456,6 @@ def _bars(console: RichConsole) -> Bars:
         Amount(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
     )
 
 

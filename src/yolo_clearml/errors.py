@@ -80,6 +80,12 @@ class ServerUnreachable(YoloClearmlError):
     fatal = True
 
 
+class ServerFailing(ServerUnreachable):
+    """The API server answers, but fails over one request again and again; others may fare better."""
+
+    fatal = False
+
+
 class FileServerUnreachable(YoloClearmlError):
     """The file server or storage does not take files; what needs no file was delivered."""
 

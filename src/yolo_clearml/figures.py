@@ -17,6 +17,7 @@ _DPI = 200  # pixels to the inch, as Ultralytics saves the figure
 _HEIGHT = 6  # inches
 _SIGMA = 3  # epochs; of the gaussian that smooths
 _RADIUS = 4 * _SIGMA  # epochs; where scipy.ndimage cuts the gaussian off
+_UNTOLD = (640, 480)  # pixels; what the SDK's report_image_plot_and_upload takes for a picture without a size
 _DRAWING = threading.Lock()  # matplotlib's font and text caches are not made for threads
 
 
@@ -40,8 +41,8 @@ def draw_results(plot: DrawnPlot) -> bytes:
 def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:
     """Give width and height in pixels of a PNG or JPEG from its header; nothing is decoded.
 
-    A stream is left where it was. Raises ValueError where this is no such picture, is cut off before the
-    size is told, or claims more pixels than Pillow holds plausible.
+    A stream is left where it was. Where the header tells no size, or more pixels than Pillow holds
+    plausible, it is the SDK's own stand-in: the picture is sent as it is all the same.
     """
     from PIL import Image
 
@@ -49,13 +50,11 @@ def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:
     start = stream.tell()
     try:
         width, height = Image.open(stream, formats=("PNG", "JPEG")).size
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as cause:
-        raise ValueError(f"no size in this picture: {cause}") from cause
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError):
+        return _UNTOLD
     finally:
         stream.seek(start)
-    if width < 1 or height < 1:
-        raise ValueError(f"a picture of {width} x {height} pixels")
-    return width, height
+    return (width, height) if width > 0 and height > 0 else _UNTOLD
 
 
 def _figure(plot: DrawnPlot) -> Figure:

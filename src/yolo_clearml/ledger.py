@@ -36,6 +36,7 @@ from .events import STATUS, FileStamp, Plan, Report
 LEDGER_NAME = ".yolo-clearml.json"
 STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
 _VERSION = 1
+_MOST_ATTEMPTS = 1000  # to lock a file before another process replaces it; needs two at the most, mostly
 _MOST = 2**26  # bytes; a run of a million epochs stays below
 _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
@@ -187,19 +188,19 @@ class _HeldFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        while True:
+        for _ in range(_MOST_ATTEMPTS):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
                 if not lock_descriptor(descriptor, blocking=False):
-                    raise RunBusy(
-                        f"Another yolo-clearml is at work on {path.parent}.", "Try again when it is done."
-                    )
+                    raise _busy(path)
                 if _same_file(path, descriptor):
                     break
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+        else:
+            raise _busy(path)
         self._descriptor = descriptor
         self.ledger = Ledger()
 
@@ -241,6 +242,10 @@ def _hold_in_state_directory(run: Path) -> _HeldFile:
         return _HeldFile(path)
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _busy(path: Path) -> RunBusy:
+    return RunBusy(f"Another yolo-clearml is at work on {path.parent}.", "Try again when it is done.")
 
 
 def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:

@@ -148,7 +148,7 @@ class _Session:
         for key, event in pictures.items():
             with self._content(event) as source, _entry(archive, f"data/{key}", ZIP_STORED) as target:
                 if not isinstance(event, Image):
-                    self._sizes[key] = self._size(source, event)
+                    self._sizes[key] = picture_size(source)
                 yield from _copy(source, target, self._root / _name(event))
         with _entry(archive, "metrics.jsonl", ZIP_DEFLATED) as target:
             for line in _lines(self._told(events)):
@@ -163,15 +163,6 @@ class _Session:
             return
         with open_stamped(self._root, event.file) as file:
             yield file
-
-    def _size(self, source: BinaryIO, event: Plot | DrawnPlot) -> tuple[int, int]:
-        try:
-            return picture_size(source)
-        except ValueError as cause:
-            raise RunUnreadable(
-                f"{self._root / _name(event)} is not a picture: {cause}.",
-                "Delete it or restore it, then run the same command again.",
-            ) from cause
 
     def _key(self, event: _Picture) -> str:
         """Where a picture lies below ``data/``, and later below the file server, but for the task's id."""

@@ -128,7 +128,8 @@ def model_key(folder: str, file_name: str) -> str:
 
 
 def _metric_key(folder: str, title: str, series: str, iteration: int, file_name: str) -> str:
-    name = f"{title}_{series}_{iteration:08d}{PurePosixPath(file_name).suffix}"
+    ending = PurePosixPath(file_name.encode("utf-8", "replace").decode()).suffix
+    name = f"{title}_{series}_{iteration:08d}{ending}"
     return "/".join([folder, "metrics", *(_short(_storable(part)) for part in (title, series, name))])
 
 

@@ -112,7 +112,7 @@ def plan(run: Run, wishes: Wishes) -> Plan:
             f"No checkpoint names the release; reported by the rules of {release}, --rules chooses others."
         )
     tags = wishes.tags if wishes.tags is not None else (era.tag,)
-    comment = f"Replayed by yolo-clearml from the run directory {run.args.get('save_dir') or run.path.name}."
+    comment = f"Replayed by yolo-clearml from the run directory {_save_dir(run)}."
     return Plan(
         run_key(run),
         project,
@@ -144,6 +144,11 @@ class _Iterations:
         return row.epoch - self.first
 
 
+def _save_dir(run: Run) -> str:
+    """Where the run says it was trained; not where it lies now, for every copy of it is the same run."""
+    return _sendable(str(run.args.get("save_dir") or run.path.name))
+
+
 def best_so_far(run: Run) -> tuple[str, float] | None:
     """Give the run's main metric and its best finite value; None where it has none."""
     for name in _MAIN_METRICS:
@@ -162,7 +167,7 @@ def _task_name(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> str:
     stated = run.args.get("name")
     if era.default_task_name and str(stated) == era.default_name:
         return era.default_task_name
-    directory = PurePosixPath(str(run.args.get("save_dir") or run.path.name).replace("\\", "/")).name
+    directory = PurePosixPath(_save_dir(run).replace("\\", "/")).name
     wanted = str(stated) if stated not in (None, "") else directory or run.path.name
     name = _acceptable(wanted)
     if name != wanted:
@@ -204,8 +209,13 @@ def _parameters(values: Mapping[str, object], era: Era) -> dict[str, Parameter]:
     for name, value in _flat(values):
         text = "" if value is None else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
         kind = era.none_type if value is None else _type_name(value)
-        stored[name] = Parameter(text, era.argument_types.get(name, kind))
+        stored[_sendable(name)] = Parameter(_sendable(text), era.argument_types.get(name, kind))
     return stored
+
+
+def _sendable(text: str) -> str:
+    """Replace what has no UTF-8 form: half a surrogate pair, or a byte of an undecodable file name."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -227,7 +237,7 @@ def _properties(run: Run) -> Properties:
     """What ClearML has no field for that could be set: true times, and where the run came from."""
     values = {
         "trained_from": _iso(run.times.began),
-        "run_directory": str(run.args.get("save_dir") or run.path.name),
+        "run_directory": _save_dir(run),
         "release": ".".join(map(str, run.release)) + ("" if run.release_known else " (guessed)"),
     }
     if run.state is not RunState.LIVE:
@@ -323,14 +333,15 @@ def _drawn(run: Run, stamp: FileStamp, otherwise: int) -> int:
 
 def _debug_image(title: str, stamp: FileStamp, at: int) -> Image:
     """``val_batch0_pred.jpg`` is series ``val_pred.jpg`` at iteration 0."""
-    match = _BATCH.fullmatch(stamp.name)
+    name = _sendable(stamp.name)
+    match = _BATCH.fullmatch(name)
     if match is None:
-        return Image(title, stamp.name, 0, stamp, at)
+        return Image(title, name, 0, stamp, at)
     return Image(title, match["before"] + match["after"], int(match["number"]), stamp, at)
 
 
 def _plot(run: Run, rule: PlotRule, stamp: FileStamp, iterations: _Iterations) -> Plot:
-    title = rule.title.format(stem=PurePosixPath(stamp.name).stem)
+    title = rule.title.format(stem=PurePosixPath(_sendable(stamp.name)).stem)
     iteration = iterations.last if rule.at_last_epoch else 0
     return Plot(title, iteration, stamp, _drawn(run, stamp, run.times.ended))
 
@@ -396,7 +407,8 @@ def _output_model(run: Run, era: Era, name: str, iterations: _Iterations, draft:
         draft.missing.append("the output model (weights/best.pt)")
         return
     labels: dict[str, int] = {}
-    for index, label in run.best.names.items():
+    for index, name_of_class in run.best.names.items():
+        label = _sendable(name_of_class)
         if label and not label.startswith("$"):
             labels.setdefault(label, index)
     dropped = len(run.best.names) - len(labels)

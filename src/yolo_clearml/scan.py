@@ -24,7 +24,7 @@ from .times import Times, last_write, when
 STALE_AFTER = 1800.0  # seconds; an epoch of half an hour is rarer than a training that died
 _STALE_EPOCHS = 3  # times the longest epoch so far, where that is longer
 _MOST_ARGS = 2**18  # bytes; the largest seen has 3,000, and this takes a second or two
-_MOST_RESULTS = 2**26  # bytes; 64 MiB is 300,000 epochs
+_MOST_RESULTS = 2**23  # bytes; 8 MiB is 40,000 epochs
 _MOST_PICTURES = 500  # a run has about 30
 _MOST_NODES = 20_000  # values in args.yaml, counted through aliases, a long text as several
 _TEXT_NODE = 100  # characters that count as one more value
@@ -275,7 +275,7 @@ def _arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]:
         raise RunUnreadable(f"{path / name} is missing.", hint) from cause
     except (
         # what the YAML library raises over values that are not what their tags say
-        *(yaml.YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError),
+        *(yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError),
         RecursionError,
     ) as cause:
         mark = getattr(cause, "problem_mark", None)

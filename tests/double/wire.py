@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         # one send: two would wait for each other's acknowledgement
         self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + content)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = _any  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = _any
 
 
 class Endpoint:
