@@ -230,17 +230,18 @@ def test_offline_says_what_to_do_next(screen: Screen) -> None:
 def test_bars_move_by_bytes_and_vanish(screen: Screen) -> None:
     """A bar per run under way, one for all runs; all on stderr, none once the run is done."""
     run = Path("runs/train")
-    with screen.on(), choose(False, False, False, runs=2) as console:
+    with screen.on(), choose(False, False, False, runs=3) as console:
         console.show(up_to_date("runs/train0"))
+        console.show(Skipped(Path("runs/val"), "is a validation, not a training", ""))
         console.show(Started(run, Facts(), 2_000_000))
         console.show(Progress(run, 500_000))
         wait_for(screen, "500 kB of 2.0 MB")
-        assert "1 of 2 runs" in screen.words
+        assert "2 of 3 runs" in screen.words
         assert "" == screen.out.getvalue()
         console.show(delivered("runs/train"))
-        wait_for(screen, "2 of 2 runs")
-        assert "runs/train " not in screen.words.rpartition("2 of 2 runs")[2]
-    rest = screen.err.getvalue().rpartition("2 of 2 runs")[2]
+        wait_for(screen, "3 of 3 runs")
+        assert "runs/train " not in screen.words.rpartition("3 of 3 runs")[2]
+    rest = screen.err.getvalue().rpartition("3 of 3 runs")[2]
     assert "\x1b[?25h" in rest
     assert "\x1b[2K" in rest
 

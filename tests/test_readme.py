@@ -35,7 +35,8 @@ def test_every_exit_status_is_explained() -> None:
     """The table of exit statuses holds exactly the promised ones."""
     table = README.split("### Exit status")[1].split("##")[0]
     codes = {int(code) for cell in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in cell.split(",")}
-    assert {int(status) for status in Exit} == codes
+    closed_pipe = 141  # a shell's number, not a status of ours
+    assert {int(status) for status in Exit} | {closed_pipe} == codes
 
 
 def test_every_module_is_explained() -> None:

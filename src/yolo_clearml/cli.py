@@ -244,8 +244,7 @@ def upload(
             console: Console = Plans(recording, as_json, quiet, verbose)
             if not dry_run:
                 sent = ("wrote", _IMPORT.format(offline)) if offline else ("sent", "")
-                runs = sum(not isinstance(item, NotARun) for item in found)
-                console = choose(as_json, quiet, verbose, runs, *sent)
+                console = choose(as_json, quiet, verbose, len(found), *sent)
             interrupted.say = console.say
             # one at a time, a dry run says the same in the same order every time
             failed = _run(console, found, work, 1 if dry_run else jobs, interrupted.stop)

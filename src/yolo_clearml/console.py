@@ -301,12 +301,12 @@ class Terminal:
                 self._bars.advance(self._bar_of[outcome.run], outcome.size)
             case Skipped():
                 self._skipped.append(outcome)
+                self._advance_all()
             case Delivered() | UpToDate() | Failed():
                 self._done.append(outcome)
                 if outcome.run in self._bar_of:
                     self._bars.remove_task(self._bar_of.pop(outcome.run))
-                if self._all is not None:
-                    self._bars.advance(self._all)
+                self._advance_all()
             case _:
                 assert_never(outcome)
 
@@ -327,6 +327,10 @@ class Terminal:
             self._gap()
             self._print(f"{_count(unlisted, 'run')} up to date (-v lists them).")
         self._words(done, folder)
+
+    def _advance_all(self) -> None:
+        if self._all is not None:
+            self._bars.advance(self._all)
 
     def _table(self, listed: Sequence[_Done], folder: str) -> None:
         from rich import box
