@@ -18,12 +18,12 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 ORDER = (
     *("errors", "events", "results_csv", "files", "checkpoint", "eras", "times", "scan", "rules"),
     *("ledger", "payloads", "sinks", "figures", "clearml_api", "clearml_sink", "offline_sink"),
-    *("engine", "triggers", "console", "cli"),
+    *("engine", "triggers", "wording", "plan_text", "terminal", "console", "cli"),
 )
 # the one place of what is slow, large or has a say in how the code around it looks
 ONLY_IN = {
     **{"clearml": "clearml_api", "matplotlib": "figures", "PIL": "figures", "watchdog": "triggers"},
-    **{"rich": "console", "typer": "cli", "yaml": "scan", "filelock": "ledger", "platformdirs": "ledger"},
+    **{"rich": "terminal", "typer": "cli", "yaml": "scan", "filelock": "ledger", "platformdirs": "ledger"},
 }
 
 

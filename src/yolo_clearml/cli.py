@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from . import __version__
-from .console import Console, Plans, ReaderGone, choose, leave_terminal, say_error
+from .console import Console, Plans, choose, say_error
 from .engine import Failed, Lazily, Work, once, sync
 from .eras import Release, parse_release
 from .errors import Exit, UsageError, YoloClearmlError
@@ -25,6 +25,8 @@ from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configurat
 from .rules import SHORTEST_NAME, Wishes
 from .scan import Found, NotARun, find_runs
 from .sinks import RecordingSink, Sink
+from .terminal import leave_terminal
+from .wording import ReaderGone
 
 _READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
 _LONGEST = 10**9  # seconds; 30 years, so that no clock overflows

@@ -1,0 +1,61 @@
+"""Words, numbers and paths as a person reads them; and the one way of writing a line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+from .engine import Delivered
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes for a person: 950 B, 1.4 MB, 263 kB."""
+    if size < 1000:
+        return f"{size} B"
+    amount, unit = size / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if amount >= 99.95 else f"{amount:.1f} {unit}"
+
+
+def shown_path(path: Path) -> str:
+    """Write a path as short as it can be typed, on one line."""
+    try:
+        text = str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        text = str(path)
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Make text from an untrusted directory safe for a terminal: no control characters, one line."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class ReaderGone(Exception):
+    """Nobody reads the output any more, as after ``| head``."""
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Write a line at once; raises ReaderGone."""
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except BrokenPipeError as cause:
+        # or Python may say at its end that the rest could not be written, as its manual has it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise ReaderGone from cause
+
+
+def sent_text(outcome: Delivered) -> str:
+    """Write what was sent: 89 events, 14 files (1.5 MB)."""
+    files = f", {counted(outcome.files, 'file')} ({size_text(outcome.size)})" if outcome.files else ""
+    return f"{counted(outcome.events, 'event')}{files}"
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things: 1 run, 2 runs."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
