@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,11 @@ def screen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Screen:
 def delivered(run: str, number: int = 1) -> Delivered:
     facts = Facts("train", RunState.FINISHED, 5, 5, ("mAP50-95(B)", 0.63599))
     link = LINK.format(f"{number:032x}")
-    return Delivered(Path(run), facts, f"{number:032x}", link, 89, 14, 1_471_742, (), ())
+    return Delivered(Path(run), facts, f"{number:032x}", link, 89, 14, 1_471_742, ())
+
+
+def lacking(outcome: Delivered, *facts: str) -> Delivered:
+    return replace(outcome, facts=replace(outcome.facts, missing=facts))
 
 
 def up_to_date(run: str, number: int = 1) -> UpToDate:
@@ -93,7 +98,7 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
             open_console.show(outcome)
 
 
-def terminal(screen: Screen, outcomes: Sequence[Outcome], verbose: bool = False, **options: str) -> None:
+def terminal(screen: Screen, outcomes: Sequence[Outcome], verbose: bool = False, **options: Any) -> None:
     with screen.on():
         show(choose(False, False, verbose, len(outcomes), **options), outcomes)
 
@@ -109,8 +114,8 @@ def test_the_table_of_several_runs(screen: Screen) -> None:
     """Run, state, epochs, best metric, what was sent; then sums, links, what is missing, what failed."""
     stopped = Facts("train", RunState.STOPPED, 3, 100, ("accuracy_top1", 1.0))
     other = replace(delivered("runs/train10", 2), facts=stopped, events=47, files=0, size=0)
-    other = replace(other, missing=("model/GFLOPs", "Epoch Time"))
-    first = replace(delivered("runs/train2", 1), missing=("model/GFLOPs",))
+    other = lacking(other, "model/GFLOPs", "Epoch Time")
+    first = lacking(delivered("runs/train2", 1), "model/GFLOPs")
     bad = RunUnreadable("runs/train1/args.yaml is missing.", "Restore it.")
     terminal(screen, [other, Failed(Path("runs/train1"), Facts(), bad), up_to_date("runs/train3", 3), first])
     expected = f"""\
@@ -144,7 +149,7 @@ def test_nothing_is_wider_than_the_terminal_but_a_link(screen: Screen) -> None:
     """Long paths fold where their parts meet, and lose no character."""
     long = "experiments/2026-11-22_shapes-detection/baseline.with.a.long.name/yolo11x_imgsz1280_cosine"
     outcomes = [delivered(long), delivered("experiments/" + "x" * 90, 2)]
-    terminal(screen, [replace(outcome, missing=("the " + "word " * 30,)) for outcome in outcomes])
+    terminal(screen, [lacking(outcome, "the " + "word " * 30) for outcome in outcomes])
     lines = screen.text.splitlines()
     assert [] == [line for line in lines if len(line) > 80 and not line.startswith(("https://", "x" * 90))]
     column = lines[1].index("state")
@@ -303,7 +308,7 @@ def test_a_plain_line_per_run_that_changed(capsys: pytest.CaptureFixture[str]) -
             Progress(Path("runs/a"), 5),
             up_to_date("runs/b"),
             Skipped(Path("runs/c"), "has no checkpoint yet", "Wait."),
-            replace(delivered("runs/a"), missing=("model/GFLOPs",)),
+            lacking(delivered("runs/a"), "model/GFLOPs"),
             replace(delivered("runs/d"), events=1, files=0, size=0, url=None),
         ]
     )
@@ -327,7 +332,7 @@ def test_plain_and_verbose(capsys: pytest.CaptureFixture[str]) -> None:
         [
             replace(up_to_date("a"), url=None),
             Skipped(Path("b"), "has no checkpoint yet", "Wait."),
-            replace(delivered("c"), missing=("model/GFLOPs",), notes=("A note.",), files=0, url=None),
+            replace(lacking(delivered("c"), "model/GFLOPs"), notes=("A note.",), files=0, url=None),
         ],
         verbose=True,
     )
@@ -338,7 +343,7 @@ def test_plain_and_verbose(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_plain_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     """-q: errors only; the same error in full the first time only, and a line for each run."""
-    done = replace(delivered("c"), missing=("x",), notes=("y",))
+    done = replace(lacking(delivered("c"), "x"), notes=("y",))
     plain_lines([done, unreachable("a"), unreachable("b")], quiet=True)
     assert (
         "",
@@ -355,7 +360,7 @@ KEYS = "run,name,state,outcome,task_id,url,epochs,events,files,bytes,reason,hint
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """The promised keys and no other, whatever the outcome; one line per run, when it is done."""
     skipped = Skipped(Path("b"), "has no checkpoint yet", "Wait.")
-    done = replace(delivered("c"), missing=("model/GFLOPs",), notes=("A note.",))
+    done = replace(lacking(delivered("c"), "model/GFLOPs"), notes=("A note.",))
     live = replace(up_to_date("d"), facts=Facts("name", RunState.LIVE, 7, 100))
     outcomes: list[Outcome] = [
         Started(Path("c"), Facts(), 5),
@@ -403,9 +408,9 @@ def test_json_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def nasty_outcomes() -> list[Outcome]:
-    facts = Facts(NASTY, RunState.LIVE, 1, NASTY, (NASTY, 0.5))  # type: ignore[arg-type]  # as a ledger may
+    facts = Facts(NASTY, RunState.LIVE, 1, NASTY, (NASTY, 0.5), (NASTY,))  # type: ignore[arg-type]  # as a ledger may
     error = RunUnreadable(NASTY, NASTY)
-    done = Delivered(Path(NASTY) / "a", facts, NASTY, NASTY, 1, 1, 1, (NASTY,), (NASTY,))
+    done = Delivered(Path(NASTY) / "a", facts, NASTY, NASTY, 1, 1, 1, (NASTY,))
     return [
         Started(done.run, facts, 10),
         done,
@@ -431,7 +436,7 @@ def test_nothing_from_a_directory_breaks_a_line(capsys: pytest.CaptureFixture[st
     show(choose(as_json, False, True, 3), nasty_outcomes())
     out, err = capsys.readouterr()
     assert "" == "".join(c for c in out + err if not c.isprintable() and c != "\n")
-    assert (4, 0) if as_json else (2, 4) == (out.count("\n"), err.count("\n"))
+    assert (4, 0) if as_json else (2, 5) == (out.count("\n"), err.count("\n"))
 
 
 def test_bytes_that_are_no_text_can_be_shown() -> None:
@@ -463,7 +468,17 @@ def test_sizes(text: str, size: int) -> None:
 
 def plans(outcomes: Sequence[Outcome], *, as_json: bool = False, quiet: bool = False) -> None:
     plot = DrawnPlot("results", 0, "results.png", ("loss",), (1, 2), ((math.nan,), (math.inf,)), 0)
-    plan = Plan("k", NASTY, NASTY, (NASTY,), NASTY, (Report("plot/results", (plot,)),), (NASTY,), (NASTY,))
+    plan = Plan(
+        "k",
+        NASTY,
+        NASTY,
+        (NASTY,),
+        (NASTY, NASTY),
+        NASTY,
+        (Report("plot/results", (plot,)),),
+        (NASTY,),
+        (NASTY,),
+    )
     recording = RecordingSink(recorded={Path("a"): (plan, plan.reports)})
     show(Plans(recording, as_json, quiet, verbose=False), outcomes)
 

@@ -287,3 +287,22 @@ def test_a_run_the_server_cannot_digest_does_not_stop_the_others(
     outcomes = upload([one, two], timeout=0.4)
     assert [one] == [outcome.run for outcome in outcomes if isinstance(outcome, Failed)]
     assert [two] == [outcome.run for outcome in outcomes if isinstance(outcome, Delivered)]
+
+
+@pytest.mark.parametrize("key", ["CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY"])
+def test_half_a_pair_of_keys(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """78: what is missing is a setting, not a right."""
+    monkeypatch.delenv(key)
+    outcomes = upload([run])
+    assert Exit.NOT_CONFIGURED == status_of(outcomes)
+    assert [] == server.requests
+
+
+def test_an_address_without_a_scheme(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """78, and it says what to write."""
+    monkeypatch.setenv("CLEARML_API_HOST", server.api_url.removeprefix("http://"))
+    assert Exit.NOT_CONFIGURED == status_of(upload([run]))

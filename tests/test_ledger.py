@@ -80,7 +80,7 @@ def report(key: str, value: float = 0.0) -> Report:
 
 
 def plan_of(*reports: Report, key: str = "k") -> Plan:
-    return Plan(key, "project", "name", (), "", reports, (), ())
+    return Plan(key, "project", "name", (), ("project", "name"), "", reports, (), ())
 
 
 # -- what is pending

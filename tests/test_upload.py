@@ -360,3 +360,38 @@ def test_another_server_is_told_everything(
         upload([run])
         assert end_state(server)["tasks"].keys() == end_state(other)["tasks"].keys()
         assert end_state(server)["files"] == end_state(other)["files"]
+
+
+def test_a_task_that_another_uploader_ends_meanwhile_is_opened_again(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """Copies on two machines at once: one ends the task under the other's hands, and both get through."""
+    run = make_run("v8.4.190-detect")
+    ended: list[int] = []
+
+    def end(endpoint: str, number: int) -> None:
+        if endpoint == "tasks.add_or_update_model" and not ended:
+            ended.append(number)
+            the_task(server)["status"] = "completed"
+
+    server.before_request = end
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered), fails([outcome])
+    assert 1 == len(server.models)
+    assert "completed" == the_task(server)["status"]
+
+
+def test_other_names_do_not_double_what_is_there(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """--project, --name and --tags are for a task that is made; one that is there keeps its own."""
+    run = make_run("v8.4.190-detect")
+    upload([run], wishes=Wishes(project="First/Proj", name="one", tags=("a",)))
+    state = end_state(server)
+    upload([run])
+    upload([run], wishes=Wishes(project="Other/Proj", name="two"))
+    (outcome,) = upload([run], wishes=Wishes(project="Other/Proj", name="two"), force=True)
+    assert isinstance(outcome, Delivered)
+    assert "First/Proj" in " ".join(outcome.notes)
+    assert state == end_state(server)
+    (run / LEDGER_NAME).unlink()
+    upload([run])
+    assert state == end_state(server)

@@ -18,7 +18,13 @@ from urllib.parse import urlsplit
 
 import requests
 from clearml.backend_api import Session
-from clearml.backend_api.session.defs import ENV_OFFLINE_MODE, MissingConfigError
+from clearml.backend_api.session.defs import (
+    ENV_ACCESS_KEY,
+    ENV_AUTH_TOKEN,
+    ENV_OFFLINE_MODE,
+    ENV_SECRET_KEY,
+    MissingConfigError,
+)
 from clearml.backend_api.session.session import LoginError
 from clearml.backend_api.utils import get_http_session_with_retry
 from clearml.backend_interface.base import InterfaceBase
@@ -174,6 +180,16 @@ class Api:
         )
 
     def _log_in(self) -> _BoundedSession:
+        keys = {
+            "an access key": ENV_ACCESS_KEY.get() or config_obj.get("api.credentials.access_key", None),
+            "a secret key": ENV_SECRET_KEY.get() or config_obj.get("api.credentials.secret_key", None),
+        }
+        lacking = [what for what, value in keys.items() if not value]
+        if len(lacking) == 1 and not ENV_AUTH_TOKEN.get():
+            raise NotConfigured(
+                f"ClearML's configuration lacks {lacking[0]}.",
+                "Set api.credentials in clearml.conf, or CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
+            )
         try:
             return _BoundedSession(self._timeout)
         except MissingConfigError as cause:
@@ -407,7 +423,10 @@ def _exchange(
             kind(f"{who} at {where} does not answer.", "Check the network and the server; then run again.")
         ) from cause
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as cause:
-        raise kind(f"{where} is not an address.", "Correct it in clearml.conf or CLEARML_*_HOST.") from cause
+        raise NotConfigured(
+            f"{where} is not an address of {who}.",
+            "Write it with http:// or https:// in clearml.conf or CLEARML_API_HOST, CLEARML_FILES_HOST.",
+        ) from cause
     except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as cause:
         reason = str(cause)
         if "NameResolution" in reason or "getaddrinfo" in reason or "Name or service" in reason:

@@ -50,6 +50,7 @@ _MOST_EVENTS = 5000  # in a request; the index is refreshed for each, so few lar
 _MOST_BYTES = 4 * 2**20  # in a request; the server takes 15 MiB
 _EVENT_BYTES = 320  # of an event without its names, with room to spare
 _UPLOADS = 4  # files at a time
+_TAKEN_OVER = 3  # times that another uploader may end the task under our hands
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
 
 _File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel"
@@ -200,24 +201,55 @@ class _TaskDelivery:
 
     @property
     def _folder(self) -> str:
-        return payloads.task_folder(self._plan.project, self._plan.name, self.task_id)
+        return payloads.task_folder(*self._plan.folder, self.task_id)
 
     def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
         """Send reports in order, the events of many in one request."""
-        if reports and self._task["status"] != "in_progress":
-            reason = {"status_reason": f"{_REASON}: replaying the run directory"}
-            self._change("tasks.started", reason)
+        if reports:
+            self._start()
         for batch in _batches(reports):
-            match batch[0].events[0]:
-                case Hyperparameters() | Properties():
-                    self._send_parameters(batch)
-                case OutputModel() as model:
-                    yield from self._send_model(model)
-                case Status(state):
-                    self._end(state)
-                case _:
-                    yield from self._send_events(batch)
+            for tries_left in range(_TAKEN_OVER, -1, -1):
+                try:
+                    yield from self._send(batch)
+                    break
+                except RefusedRequest:
+                    if not tries_left or not self._was_closed():
+                        raise
+                    self._start()  # another uploader of the same run has ended the task meanwhile
             yield acknowledged(batch)
+
+    def _send(self, batch: Sequence[Report]) -> Iterator[Step]:
+        match batch[0].events[0]:
+            case Hyperparameters() | Properties():
+                self._send_parameters(batch)
+            case OutputModel() as model:
+                yield from self._send_model(model)
+            case Status(state):
+                self._end(state)
+            case _:
+                yield from self._send_events(batch)
+
+    def _start(self) -> None:
+        """Bring the task to in_progress; it may be there already, by another uploader of the same run."""
+        if self._task["status"] == "in_progress":
+            return
+        try:
+            self._change("tasks.started", {"status_reason": f"{_REASON}: replaying the run directory"})
+        except RefusedRequest:
+            if self._was_closed():
+                raise
+
+    def _was_closed(self) -> bool:
+        """Look at the task anew: whether it is not in progress; raises TaskOffLimits as `open` does."""
+        task = _by_id(self._api, self.task_id)
+        if task is None:
+            raise TaskOffLimits(
+                f"The task {self.task_id} was deleted in ClearML while it was reported to.",
+                "To report the run all the same, run the same command again.",
+            )
+        _require_writable(task)
+        self._task = task
+        return bool(task["status"] != "in_progress")
 
     def _change(self, endpoint: str, payload: Json) -> None:
         reply = self._api.call(endpoint, {"task": self.task_id, **payload})

@@ -246,7 +246,7 @@ def upload(
             console: Console = Plans(recording, as_json, quiet, verbose)
             if not dry_run:
                 sent = ("wrote", _IMPORT.format(offline)) if offline else ("sent", "")
-                console = choose(as_json, quiet, verbose, len(found), *sent)
+                console = choose(as_json, quiet, verbose, len(found), *sent, frozenset(paths))
             interrupted.say = console.say
             # one at a time, a dry run says the same in the same order every time
             failed = _run(console, found, work, 1 if dry_run else jobs, interrupted.stop)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from typing_extensions import assert_never
 
-from .engine import Delivered, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from .engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
 from .errors import YoloClearmlError
 from .plan_text import plan_json, plan_lines
 from .sinks import RecordingSink
@@ -36,17 +38,24 @@ class Console(Protocol):
 
 
 def choose(
-    as_json: bool, quiet: bool, verbose: bool, runs: int, sent: str = "sent", afterwards: str = ""
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    runs: int,
+    sent: str = "sent",
+    afterwards: str = "",
+    named: Collection[Path] = (),
 ) -> Console:
     """Pick the console that fits where the output goes.
 
-    ``sent`` is the word for what was done, ``afterwards`` what a person does next where something was.
+    ``sent`` is the word for what was done, ``afterwards`` what a person does next where something was,
+    ``named`` are the paths the user gave.
     """
     if as_json:
         return JsonLines(quiet)
     if sys.stdout.isatty() and not quiet:
         return Terminal(verbose, runs, sent, afterwards)
-    return PlainLines(quiet, verbose, sent)
+    return PlainLines(quiet, verbose, sent, named)
 
 
 def say_error(error: YoloClearmlError) -> None:
@@ -103,7 +112,7 @@ def json_line(outcome: Outcome) -> dict[str, Any] | None:
         case Delivered():
             line |= {"outcome": "delivered", "task_id": outcome.task_id, "url": outcome.url}
             line |= {"events": outcome.events, "files": outcome.files, "bytes": outcome.size}
-            line |= {"missing": list(outcome.missing), "reason": " ".join(outcome.notes) or None}
+            line |= {"reason": " ".join(outcome.notes) or None}
         case UpToDate():
             line |= {"outcome": "up-to-date", "task_id": outcome.task_id, "url": outcome.url}
         case Skipped():
@@ -115,14 +124,16 @@ def json_line(outcome: Outcome) -> dict[str, Any] | None:
             assert_never(outcome)
     facts = outcome.facts
     state = facts.state.value if facts.state else None
-    return line | {"name": facts.name, "state": state, "epochs": facts.epochs}
+    line |= {"name": facts.name, "state": state, "epochs": facts.epochs}
+    return line | {"missing": list(facts.missing)}
 
 
 class PlainLines:
     """A line per run that changed, for pipes, files and cron; nothing at all where nothing did."""
 
-    def __init__(self, quiet: bool, verbose: bool, sent: str) -> None:
+    def __init__(self, quiet: bool, verbose: bool, sent: str, named: Collection[Path] = ()) -> None:
         self._quiet, self._verbose, self._word = quiet, verbose, sent
+        self._named = named  # what the user pointed at; to skip that in silence would look like success
         self._failures: set[tuple[str, str]] = set()
 
     def __enter__(self) -> PlainLines:
@@ -138,13 +149,13 @@ class PlainLines:
                 self._result(f"{run}: {self._word} {sent_text(outcome)}{self._rest(outcome)}")
                 for note in outcome.notes:
                     self.say(f"{run}: {printable(note)}")
-                for fact in outcome.missing if self._verbose else ():
-                    self.say(f"{run}: not on disk: {printable(fact)}")
+                self._missing(run, outcome.facts)
             case UpToDate():
                 if self._verbose:
                     self._result(f"{run}: up to date{_where(outcome)}")
+                self._missing(run, outcome.facts)
             case Skipped():
-                if self._verbose:
+                if self._verbose or outcome.run in self._named:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
                 told = (printable(str(outcome.error)), printable(outcome.error.hint))
@@ -164,8 +175,12 @@ class PlainLines:
     ) -> None:
         pass  # each line stands for itself
 
+    def _missing(self, run: str, facts: Facts) -> None:
+        for fact in facts.missing if self._verbose else ():
+            self.say(f"{run}: not on disk: {printable(fact)}")
+
     def _rest(self, outcome: Delivered) -> str:
-        unnamed = 0 if self._verbose else len(outcome.missing)
+        unnamed = 0 if self._verbose else len(outcome.facts.missing)
         absent = f"; {counted(unnamed, 'fact')} not on disk (-v names them)" if unnamed else ""
         return f"{absent}{_where(outcome)}"
 

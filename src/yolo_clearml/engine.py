@@ -33,6 +33,9 @@ class Facts:
     epochs: int = 0  # rows of results.csv
     of_epochs: int | None = None  # that were asked for
     best: tuple[str, float] | None = None  # the main metric and its best value so far
+    missing: tuple[str, ...] = ()  # what the callback would have known and the directory does not hold
+    project: str | None = None  # of its task
+    tags: tuple[str, ...] = ()  # of its task, when it was made
 
     def stored(self) -> dict[str, Any]:
         """Give the facts as JSON can hold them, for the ledger."""
@@ -45,11 +48,14 @@ class Facts:
         try:
             state, best = stored.get("state"), stored.get("best")
             return cls(
+                project=stored.get("project"),
                 name=stored.get("name"),
+                tags=tuple(map(str, stored.get("tags", ()))),
                 state=RunState(state) if state else None,
                 epochs=int(stored.get("epochs", 0)),
                 of_epochs=stored.get("of_epochs"),
                 best=(str(best[0]), float(best[1])) if best else None,
+                missing=tuple(map(str, stored.get("missing", ()))),
             )
         except (ValueError, TypeError, IndexError, KeyError):
             return cls()
@@ -83,7 +89,6 @@ class Delivered:
     events: int
     files: int
     size: int  # bytes of files
-    missing: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -228,7 +233,7 @@ def visit(path: Path, work: Work) -> Iterator[Outcome]:
     try:
         listed = stamps(path)
         ledger = work.ledgers.load(path)
-        settled = settled_stamp(listed, work.server_hint, repr(work.wishes))
+        settled = settled_stamp(listed, work.server_hint, repr((work.wishes, work.stale_after)))
         anew = work.force or work.new
         if ledger.settled == settled and not anew:
             yield UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url)
@@ -238,6 +243,8 @@ def visit(path: Path, work: Work) -> Iterator[Outcome]:
             yield Skipped(path, run.reason, run.hint)
             return
         planned = plan(run, work.wishes)
+        if not work.new:
+            planned = _as_made(planned, ledger, work.wishes)
         facts = facts_of(run, planned)
         # looking again must find the same: a run that ended is settled, one that lives is not
         settled_now = settled if run.state is not RunState.LIVE else None
@@ -251,12 +258,30 @@ def facts_of(run: Run, planned: Plan) -> Facts:
     """Collect what a line of output says of a run."""
     asked = run.args.get("epochs")
     return Facts(
+        project=planned.project,
         name=planned.name,
+        tags=planned.tags,
         state=run.state,
         epochs=len(run.table.rows),
         of_epochs=asked if isinstance(asked, int) else None,
         best=best_so_far(run),
+        missing=planned.missing,
     )
+
+
+def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> Plan:
+    """A task keeps the project, name and tags it was made with; say so where others are wished for."""
+    made = Facts.restored(ledger.facts)
+    if ledger.run != planned.key or ledger.task is None or made.project is None or made.name is None:
+        return planned
+    kept = replace(planned, project=made.project, name=made.name, tags=made.tags)
+    if kept == planned or wishes == Wishes(rules=wishes.rules):
+        return kept
+    note = (
+        f"ClearML holds this run already, as {made.name!r} in {made.project!r}: --project, --name and --tags"
+        " are for a task that is made, as with --new."
+    )
+    return replace(kept, notes=(*planned.notes, note))
 
 
 def _deliver(
@@ -298,8 +323,8 @@ def _deliver(
     if settled is not None and ledger.settled != settled:
         held.save(replace(ledger, settled=settled, facts=facts.stored()))
     if pending:
-        told = (planned.missing, planned.notes)
-        yield Delivered(path, facts, ledger.task or "", ledger.url, events, files, size, *told)
+        task = ledger.task or ""
+        yield Delivered(path, facts, task, ledger.url, events, files, size, planned.notes)
     else:
         yield UpToDate(path, facts, ledger.task, ledger.url)
 

@@ -177,6 +177,7 @@ class Plan:
     project: str
     name: str
     tags: tuple[str, ...]
+    folder: tuple[str, str]  # project and name that its files are stored under, whatever was wished for
     comment: str
     reports: tuple[Report, ...]  # in the order they must arrive; keys are unique
     missing: tuple[str, ...]  # what the callback would have known and the directory does not hold

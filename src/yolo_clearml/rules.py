@@ -85,8 +85,7 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     """Work out everything ClearML should know about ``run`` by now; the same run gives the same plan."""
     era = _era(run, wishes)
     draft = _Draft()
-    name = _task_name(run, era, wishes, draft)
-    project = _project(run, era, wishes, draft)
+    (project, name), folder = _names(run, era, wishes, draft)
     iterations = _Iterations(run)
     for section, source in era.sections:
         values = run.hyp if source == "hyp" else {**run.args, **era.extra_arguments}
@@ -96,7 +95,7 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     _pictures(run, era, iterations, draft)
     if run.state is RunState.FINISHED:
         _final_values(run, era, draft)
-        _output_model(run, era, name, iterations, draft)
+        _output_model(run, era, folder[1], iterations, draft)
     draft.report(STATUS, Status(run.state))
     draft.missing += run.unfit
     if run.earlier_rows:
@@ -118,6 +117,7 @@ def plan(run: Run, wishes: Wishes) -> Plan:
         project,
         name,
         tags,
+        folder,
         comment,
         tuple(draft.reports),
         tuple(draft.missing),
@@ -161,37 +161,35 @@ def best_so_far(run: Run) -> tuple[str, float] | None:
 # -- names --------------------------------------------------------------------------------------------
 
 
-def _task_name(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> str:
-    if wishes.name is not None:
-        return wishes.name
+def _names(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Give the task's project and name, and those that the run itself asks for."""
+    project, name = _stated_project(run, era), _stated_name(run, era)
+    parts = [_acceptable(part) for part in (project or "").split("/") if part not in ("", ".", "..")]
+    own = ("/".join(parts[-_DEEPEST_PROJECT:]) or era.project, _acceptable(name))
+    for what, stated, is_now, accepted, wish in (
+        ("project", project, "in", own[0], wishes.project),
+        ("name", name, "called", own[1], wishes.name),
+    ):
+        if wish is None and stated is not None and stated != accepted:
+            draft.notes.append(
+                f"ClearML refuses the {what} {stated!r}; the task is {is_now} {accepted!r}, --{what} chooses."
+            )
+    return (wishes.project or own[0], wishes.name or own[1]), own
+
+
+def _stated_project(run: Run, era: Era) -> str | None:
+    stated, prefix = run.args.get("project"), era.default_project_prefix
+    if stated in (None, "") or (prefix and str(stated).startswith(prefix)):
+        return None
+    return str(stated)
+
+
+def _stated_name(run: Run, era: Era) -> str:
     stated = run.args.get("name")
     if era.default_task_name and str(stated) == era.default_name:
         return era.default_task_name
     directory = PurePosixPath(_save_dir(run).replace("\\", "/")).name
-    wanted = str(stated) if stated not in (None, "") else directory or run.path.name
-    name = _acceptable(wanted)
-    if name != wanted:
-        draft.notes.append(
-            f"ClearML refuses the name {wanted!r}; the task is called {name!r}, --name chooses."
-        )
-    return name
-
-
-def _project(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> str:
-    if wishes.project is not None:
-        return wishes.project
-    stated = run.args.get("project")
-    prefix = era.default_project_prefix
-    if stated in (None, "") or (prefix and str(stated).startswith(prefix)):
-        return era.project
-    wanted = str(stated)
-    parts = [_acceptable(part) for part in wanted.split("/") if part not in ("", ".", "..")]
-    project = "/".join(parts[-_DEEPEST_PROJECT:]) or era.project
-    if project != wanted:
-        draft.notes.append(
-            f"ClearML refuses the project {wanted!r}; the task is in {project!r}, --project chooses."
-        )
-    return project
+    return str(stated) if stated not in (None, "") else directory or run.path.name
 
 
 def _acceptable(name: str) -> str:

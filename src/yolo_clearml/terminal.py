@@ -139,7 +139,7 @@ class Terminal:
         self._links(done, folder)
         self._facts(
             "Not on disk, so not in ClearML:",
-            [(fact, _below(outcome.run, folder)) for outcome in delivered for fact in outcome.missing],
+            [(fact, _below(outcome.run, folder)) for outcome in delivered for fact in outcome.facts.missing],
             len(delivered),
         )
         notes = [(note, _below(outcome.run, folder)) for outcome in delivered for note in outcome.notes]
