@@ -515,7 +515,7 @@ def test_a_plan_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_person_is_told_that_nothing_is_planned(screen: Screen) -> None:
-    """On a terminal silence would be a riddle."""
+    """Somebody asked, so silence would be a riddle."""
     with screen.on():
         plans([up_to_date("b")])
     assert ("", "There is nothing to send.\n") == (screen.text, screen.words)

@@ -226,5 +226,5 @@ class Plans:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._nothing and kind is None and sys.stdout.isatty():
+        if self._nothing and kind is None:
             self.say("There is nothing to send.")

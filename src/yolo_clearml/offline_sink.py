@@ -109,7 +109,6 @@ class _Session:
     _output_uri: str | None
     _plan: Plan
     _root: Path
-    url: str | None = None
     fresh: bool = True  # a session holds nothing before it is written
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # of plots by place, in pixels
 
@@ -118,13 +117,21 @@ class _Session:
         """An id in the style of the SDK's own offline tasks; the importer replaces it by a true one."""
         return f"offline-{self._plan.key}"
 
+    @property
+    def url(self) -> str:
+        """Where the zip is, as a file: address."""
+        return (self._folder / f"{self._name}.zip").as_uri()
+
+    @property
+    def _name(self) -> str:
+        return f"{_file_name(self._plan.name)}-{self._plan.key[:8]}"
+
     def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
         """Write the session; all reports are acknowledged at once, when the whole zip has its final name.
 
         An older export of the same run is replaced. Raises ExportUnwritable, RunChanged, RunUnreadable.
         """
-        name = f"{_file_name(self._plan.name)}-{self._plan.key[:8]}"
-        session, weights = self._folder / f"{name}.zip", self._folder / f"{name}.pt"
+        session, weights = self._folder / f"{self._name}.zip", self._folder / f"{self._name}.pt"
         events = [event for report in reports for event in report.events]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
