@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from uploading import end_state, fails, upload
 
 from yolo_clearml.engine import Delivered, Failed, Outcome
 from yolo_clearml.errors import Exit
+from yolo_clearml.rules import plan
 
 API = [
     "auth.login",
@@ -306,3 +308,111 @@ def test_an_address_without_a_scheme(
     """78, and it says what to write."""
     monkeypatch.setenv("CLEARML_API_HOST", server.api_url.removeprefix("http://"))
     assert Exit.NOT_CONFIGURED == status_of(upload([run]))
+
+
+@contextmanager
+def odd_server(reply: bytes, pause: float = 0.0) -> Iterator[str]:
+    """Answer everything with ``reply``, byte by byte with a pause after each where there is one."""
+
+    class Odd(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            with suppress(OSError):
+                for piece in [reply[i : i + 1] for i in range(len(reply))] if pause else [reply]:
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                    done.wait(pause)
+
+        do_GET = do_POST
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    done = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Odd) as web:
+        web.daemon_threads = True
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        done.set()
+        web.shutdown()
+
+
+def test_a_reply_that_drips_is_given_up(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then is an answer that never comes: 69 in bounded time."""
+    with odd_server(b"x" * 100_000, pause=0.1) as address:
+        monkeypatch.setenv("CLEARML_API_HOST", address)
+        outcomes = upload([run], timeout=0.5)
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    assert "does not answer" in fails(outcomes)[0]
+
+
+@pytest.mark.parametrize("reply", [b'{"a":1}', b'"x"', b'["other/file.jpg"]', b"[]", b"null", b"[1]"])
+def test_what_is_no_confirmation_of_a_file(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    """The file server must name the very file; no event or model points to one that is not there."""
+    with odd_server(reply) as address:
+        monkeypatch.setenv("CLEARML_FILES_HOST", address)
+        outcomes = upload([run], timeout=0.5)
+    assert Exit.UNREACHABLE == status_of(outcomes)
+    (task,) = server.tasks
+    assert ({}, {}, {}) == (server.images(task), server.plots(task), server.models)
+
+
+SHAPES: list[Any] = [
+    {},
+    {"tasks": None},
+    {"tasks": [None]},
+    {"tasks": [{}]},
+    {"id": 5},
+    {"id": ""},
+    {"updated": "x"},
+]
+
+
+@pytest.mark.parametrize("endpoint", [*API[1:7], *API[8:]])
+@pytest.mark.parametrize("data", SHAPES, ids=str)
+def test_a_reply_of_another_shape(server: ClearMLDouble, run: Path, endpoint: str, data: Any) -> None:
+    """A server that answers 200 with something else: the run failed, and it is no fault of ours."""
+    meta = {"id": "0", "result_code": 200, "result_subcode": 0, "result_msg": "OK"}
+    body = json.dumps({"meta": meta, "data": data}).encode()
+    server.fault(endpoint, Status(200, body=body, headers={"Content-Type": "application/json"}), times=None)
+    outcomes = upload([run], timeout=0.5)
+    assert status_of(outcomes) in (Exit.SOME_FAILED, Exit.UNREACHABLE)
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", None, 5])
+def test_a_login_that_gives_no_token(server: ClearMLDouble, run: Path, token: Any) -> None:
+    """A reply to the login without a token of use is no refusal of the credentials."""
+    meta = {"id": "0", "result_code": 200, "result_subcode": 0, "result_msg": "OK"}
+    body = json.dumps({"meta": meta, "data": {"token": token}}).encode()
+    server.fault(
+        "auth.login", Status(200, body=body, headers={"Content-Type": "application/json"}), times=None
+    )
+    assert Exit.UNREACHABLE == status_of(upload([run], timeout=0.5))
+
+
+def test_a_fault_of_ours_over_one_run_does_not_stop_the_others(
+    server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever nobody foresaw is that run's failure, with status 1."""
+    from yolo_clearml import engine
+
+    one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-noplots")
+
+    def plan_or_fail(run: Any, wishes: Any) -> Any:
+        if run.path == one:
+            raise KeyError("unforeseen")
+        return plan(run, wishes)
+
+    monkeypatch.setattr(engine, "plan", plan_or_fail)
+    outcomes = upload([one, two])
+    (failed,) = (outcome for outcome in outcomes if isinstance(outcome, Failed))
+    assert (one, Exit.OURS) == (failed.run, failed.error.status)
+    assert [two] == [outcome.run for outcome in outcomes if isinstance(outcome, Delivered)]

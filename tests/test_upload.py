@@ -250,10 +250,12 @@ def test_every_request_is_a_post_and_few_are_needed(server: ClearMLDouble, make_
     for extra in range(1, 3):
         for kind in ("labels", "pred"):
             shutil.copy(run / "val_batch0_pred.jpg", run / f"val_batch{extra}_{kind}.jpg")
+    for name in ("MaskP_curve.png", "MaskR_curve.png", "labels.jpg"):
+        (run / name).unlink()
     (outcome,) = upload([run])
     assert isinstance(outcome, Delivered)
     assert {"POST"} == {request.method for request in server.requests}
-    assert 22 == outcome.files
+    assert 9 + 9 + 1 == outcome.files
     assert len(server.requests) <= 40
 
 
@@ -395,3 +397,81 @@ def test_other_names_do_not_double_what_is_there(server: ClearMLDouble, make_run
     (run / LEDGER_NAME).unlink()
     upload([run])
     assert state == end_state(server)
+
+
+def test_a_foreign_ledger_does_not_lead_into_another_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """A ledger comes with the directory; a task it names is believed only where it is this run's."""
+    victim, run = make_run("v8.4.190-detect"), make_run("v8.3.100-detect")
+    upload([victim])
+    state = end_state(server)
+    stolen = json.loads((victim / LEDGER_NAME).read_text())
+    upload([run])
+    ledger = json.loads((run / LEDGER_NAME).read_text())
+    (run / LEDGER_NAME).write_text(json.dumps(ledger | {"task": stolen["task"], "sent": {}, "settled": None}))
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered)
+    assert stolen["task"] != outcome.task_id
+    assert 2 == len(server.tasks)
+    assert state["tasks"].items() <= end_state(server)["tasks"].items()
+
+
+def test_two_uploaders_that_race_end_with_one_model(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Neither sees the other's model in time: the older stays, the other goes, its weights stay."""
+    run = make_run("v8.4.190-detect")
+    raced: list[int] = []
+
+    def race(endpoint: str, number: int) -> None:
+        if endpoint == "models.create" and not raced:
+            raced.append(number)
+            upload([make_run("v8.4.190-detect", "copy")])
+
+    server.before_request = race
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Delivered), fails([outcome])
+    (model,) = server.models.values()
+    assert (run / "weights" / "best.pt").read_bytes() == server.file_of(model["uri"])
+    assert [model["id"]] == [entry["model"] for entry in the_task(server)["models"]["output"]]
+
+
+def test_an_abort_in_the_middle_is_not_overruled(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """A person aborts while the model goes up: the task stays aborted, and that is said."""
+    run = make_run("v8.4.190-detect")
+
+    def abort(endpoint: str, number: int) -> None:
+        if endpoint == "tasks.add_or_update_model":
+            the_task(server).update(status="stopped", status_reason="Stopped by user")
+
+    server.after_request = abort
+    (sentence,) = fails(upload([run]))
+    assert "aborted" in sentence
+    assert "stopped" == the_task(server)["status"]
+
+
+def test_a_server_that_cannot_look_up_gets_no_task_more_each_time(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """Where tasks are not found by their key, the one just made goes again, and the run fails."""
+    from yolo_clearml import clearml_sink
+
+    run = make_run("v8.4.190-detect-killed")
+    monkeypatch = pytest.MonkeyPatch()
+    with monkeypatch.context() as patch:
+        patch.setattr(clearml_sink, "_by_key", lambda api, key: None)  # as if the filter were ignored
+        (sentence,) = fails(upload([run]))
+    assert "runtime" in sentence
+    assert {} == server.tasks
+
+
+def test_another_workspace_is_told_everything(
+    server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other credentials on the same address may be of another workspace, which knows nothing yet."""
+    from yolo_clearml.clearml_api import Api
+
+    run = make_run("v8.4.190-detect-killed")
+    upload([run])
+    monkeypatch.setattr(Api, "workspace", property(lambda api: f"{api.host}#other"))
+    monkeypatch.setenv("CLEARML_API_ACCESS_KEY", server.access_key)
+    work = Work(Lazily(clearml_sink()), FileLedgers(), "another configuration", now=long_after)
+    outcomes = [o for o in sync(lambda: find_runs([run]), once(), work) if isinstance(o, Delivered)]
+    assert 1 == len(outcomes)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
+import jwt
 import requests
 from clearml.backend_api import Session
 from clearml.backend_api.session.defs import (
@@ -41,30 +42,31 @@ from .errors import (
     FileNotTaken,
     FileServerUnreachable,
     NotConfigured,
-    ServerFailing,
     ServerRefused,
-    ServerUnreachable,
     UsageError,
     YoloClearmlError,
+)
+from .exchange import (
+    PASSING,
+    PassingError,
+    answers_oddly,
+    check_status,
+    cuts_off,
+    exchange,
+    keeps_failing,
+    looks_cut,
+    not_the_api,
+    public_address,
+    retry_after,
 )
 from .payloads import Json
 
 TIMEOUT = 30.0  # seconds; how long an unreachable server is tried
 _CONNECT = 10.0  # seconds for a connection to be accepted
 _LONGEST_PAUSE = 8.0  # seconds between two tries
-_SLOWEST_UPLOAD = 50 * 1024  # bytes a second; what the SDK allows for, too
-_PASSING = (408, 425, 429, 500, 502, 503, 504, 509)  # statuses that may be gone the next time
+_SLOWEST_STORAGE = 20 * 2**20  # bytes a second; a proxy may take everything before it passes it on
 
 _Result = TypeVar("_Result")
-
-
-class _PassingError(Exception):
-    """A failure that may be gone the next time; ``error`` is what to say if it is not."""
-
-    def __init__(self, error: YoloClearmlError, retry_after: float = 0.0) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.retry_after = retry_after  # seconds the server asked for
 
 
 class RefusedRequest(ServerRefused):
@@ -109,9 +111,10 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
         """Exchange one request; the SDK's signature, and nothing of its endless loops."""
         endpoint = f"{service}.{action}"
         version_part = f"/v{version}" if version else ""
-        reply = _exchange(
+        reply = exchange(
             "ClearML's API server",
-            self.host,
+            public_address(self.host),
+            self._limit,
             lambda: self._http.post(
                 f"{self.host}{version_part}/{endpoint}",
                 headers=headers,
@@ -121,9 +124,10 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
                 params=params,
                 timeout=(min(_CONNECT, self._limit), self._limit),
                 allow_redirects=False,  # a redirected POST arrives as a GET
+                stream=True,  # the body is read under a limit of its own
             ),
         )
-        _check_status(reply, self.host)
+        check_status(reply, public_address(self.host))
         if refresh_token_if_unauthorized and reply.status_code == requests.codes.unauthorized:
             self.refresh_token()
             return self._send_request(
@@ -163,7 +167,7 @@ class Api:
                 "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
                 "Unset it, or write sessions with --offline DIR.",
             )
-        self.host = configured_host()
+        self.host = public_address(configured_host())
         with contextlib.redirect_stdout(sys.stderr):
             self._session = self._patiently(self._log_in)
         _log_to_stderr()
@@ -175,6 +179,11 @@ class Api:
                 "ClearML's configuration names no file server, and none can be guessed from its API server.",
                 "Set api.files_server in clearml.conf, or CLEARML_FILES_HOST.",
             ) from cause
+        if "://" not in self.files_host:
+            raise NotConfigured(
+                f"{self.files_host} is not an address of ClearML's file server.",
+                "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
+            )
         self.output_uri: str | None = (
             DEV_DEFAULT_OUTPUT_URI.get() or config_obj.get("sdk.development.default_output_uri", None) or None
         )
@@ -191,24 +200,34 @@ class Api:
                 "Set api.credentials in clearml.conf, or CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
             )
         try:
-            return _BoundedSession(self._timeout)
+            session = _BoundedSession(self._timeout)
+            session.get_decoded_token(session.raw_token or b"")
+            return session
         except MissingConfigError as cause:
             raise NotConfigured(
                 "ClearML is not configured: there are no credentials.",
                 "Run 'clearml-init', or set CLEARML_API_HOST, CLEARML_API_ACCESS_KEY and"
                 " CLEARML_API_SECRET_KEY.",
             ) from cause
-        except (LoginError, ValueError) as error:
+        except (LoginError, ValueError, jwt.PyJWTError) as error:
             # the SDK wraps what happened on the way to the login in an error of its own
-            if isinstance(error.__context__, (_PassingError, YoloClearmlError)):
+            if isinstance(error.__context__, (PassingError, YoloClearmlError)):
                 raise error.__context__ from None
-            if isinstance(error, LoginError):
+            # without a context it is the server's own word; with one, the reply was of no use to the SDK
+            if isinstance(error, LoginError) and error.__context__ is None:
                 raise CredentialsRefused(
                     f"ClearML at {self.host} refuses the credentials.",
                     "Create new ones in ClearML (Settings, Workspace, App credentials) and put them into"
                     " clearml.conf, or into CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
                 ) from error
-            raise _not_the_api(self.host) from error
+            raise not_the_api(self.host) from error
+
+    @property
+    def workspace(self) -> str:
+        """Name the server and the workspace on it that the credentials are of."""
+        claims = self._session.get_decoded_token(self._session.token)
+        company = (claims.get("identity") or {}).get("company") if isinstance(claims, dict) else None
+        return f"{self.host}#{company}" if company else self.host
 
     def task_url(self, project_id: str, task_id: str) -> str | None:
         """Give the address of a task's page; None where the web server cannot be told."""
@@ -237,9 +256,24 @@ class Api:
             nonlocal tries
             tries += 1
             there = look_up() if tries > 1 else None
-            return there or str(self._post(endpoint, json=payload)["id"])
+            if there is not None:
+                return there
+            made = self._post(endpoint, json=payload).get("id")
+            if not isinstance(made, str) or not made:
+                raise answers_oddly(self.host, endpoint)
+            return made
 
         return self._patiently(once)
+
+    def rows(self, endpoint: str, payload: Json, name: str) -> list[Json]:
+        """Call, and give the reply's list ``name`` of objects with an id; raises as `call`."""
+        rows = self.call(endpoint, payload).get(name)
+        sound = isinstance(rows, list) and all(
+            isinstance(r, dict) and isinstance(r.get("id"), str) for r in rows
+        )
+        if not isinstance(rows, list) or not sound:
+            raise answers_oddly(self.host, endpoint)
+        return rows
 
     def add_events(self, events: Sequence[Json]) -> None:
         """Send events in one batch; returns only if the server has stored every one of them.
@@ -264,7 +298,7 @@ class Api:
         """
         if urlsplit(url).scheme in ("http", "https"):
             if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
-                raise self._down[base]
+                raise self._down[base].afresh()
             try:
                 self._patiently(lambda: self._post_file(base, key, file, advance))
             except FileNotTaken:
@@ -282,11 +316,11 @@ class Api:
 
         def pause(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked = error.retry_after if isinstance(error, _PassingError) else 0.0
+            asked = error.retry_after if isinstance(error, PassingError) else 0.0
             return max(grow(state), asked)
 
         retrying = Retrying(
-            retry=retry_if_exception_type(_PassingError),
+            retry=retry_if_exception_type(PassingError),
             stop=lambda state: self._stop.is_set() or stop_before_delay(self._timeout)(state),
             wait=pause,
             sleep=sleep_using_event(self._stop),
@@ -294,7 +328,7 @@ class Api:
         )
         try:
             return retrying(action)
-        except _PassingError as passing:
+        except PassingError as passing:
             raise passing.error from passing.__cause__
 
     def _post(self, endpoint: str, **body: Any) -> Json:
@@ -302,7 +336,7 @@ class Api:
         try:
             reply = self._session.send_request(service, action, method="post", **body)
         except LoginError as error:
-            if isinstance(error.__context__, (_PassingError, YoloClearmlError)):
+            if isinstance(error.__context__, (PassingError, YoloClearmlError)):
                 raise error.__context__ from None
             raise CredentialsRefused(
                 f"ClearML at {self.host} no longer accepts the credentials.",
@@ -313,11 +347,11 @@ class Api:
             meta, data = answer["meta"], answer.get("data")
             code, subcode = int(meta["result_code"]), int(meta.get("result_subcode") or 0)
         except (ValueError, TypeError, KeyError, AttributeError) as cause:
-            if reply.status_code == requests.codes.ok and _looks_cut(reply):
-                raise _PassingError(_garbled(self.host, endpoint)) from cause
-            raise _not_the_api(self.host) from cause
-        if code in _PASSING:
-            raise _PassingError(_keeps_failing(self.host, code, str(meta.get("result_msg"))))
+            if reply.status_code == requests.codes.ok and looks_cut(reply):
+                raise PassingError(cuts_off(self.host, endpoint)) from cause
+            raise not_the_api(self.host) from cause
+        if code in PASSING:
+            raise PassingError(keeps_failing(self.host, code, str(meta.get("result_msg"))))
         if code == requests.codes.unauthorized:
             raise CredentialsRefused(
                 f"ClearML at {self.host} refuses the credentials for {endpoint}.",
@@ -328,7 +362,7 @@ class Api:
         return data
 
     def _post_file(self, base: str, key: str, file: BinaryIO, advance: Callable[[int], None]) -> None:
-        http = self._file_session()
+        http, where = self._file_session(), public_address(base)
         file.seek(0, 2)
         size = file.tell()
         file.seek(0)
@@ -338,30 +372,47 @@ class Api:
         headers = {"Content-Type": monitor.content_type}
         if base.rstrip("/") == self.files_host:
             headers = self._session.add_auth_headers(headers)
-        limit = self._timeout + size / _SLOWEST_UPLOAD
-        reply = _exchange(
+        limit = self._timeout + size / _SLOWEST_STORAGE  # for the reply alone, when all has been sent
+        reply = exchange(
             "ClearML's file server",
-            base,
+            where,
+            limit,
             lambda: http.post(
-                base, data=monitor, headers=headers, timeout=(_CONNECT, limit), allow_redirects=False
+                base,
+                data=monitor,
+                headers=headers,
+                timeout=(_CONNECT, limit),
+                allow_redirects=False,
+                stream=True,
             ),
             FileServerUnreachable,
         )
-        if reply.status_code in _PASSING:
-            raise _PassingError(
+        if reply.status_code in PASSING:
+            raise PassingError(
                 FileServerUnreachable(
-                    f"The file server at {base} keeps failing ({reply.status_code}).",
+                    f"The file server at {where} keeps failing ({reply.status_code}).",
                     "Look into its log and its free disk space; then run the same command again.",
                 ),
-                _retry_after(reply),
+                retry_after(reply),
             )
-        try:
-            confirmed = reply.status_code == requests.codes.ok and len(list(reply.json())) == 1
-        except (ValueError, TypeError):
-            confirmed = False
-        if not confirmed:
+        if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+            self._session.refresh_token()  # it may have expired since the last call of the API
+            raise PassingError(
+                FileNotTaken(
+                    f"The file server at {where} refuses the credentials ({reply.status_code}).",
+                    "Check that it belongs to the same ClearML server as the credentials.",
+                )
+            )
+        if reply.status_code == requests.codes.request_entity_too_large:
             raise FileNotTaken(
-                f"{base} did not take {key} ({reply.status_code}): it does not answer as a file server does.",
+                f"The file server at {where} finds {key} too large ({size} bytes).",
+                "Raise the limit of the proxy before it (nginx: client_max_body_size), or store models"
+                " elsewhere with --output-uri.",
+            )
+        if reply.status_code != requests.codes.ok or not _confirms(reply, key):
+            raise FileNotTaken(
+                f"{where} did not confirm {key} ({reply.status_code}): it does not answer as a file"
+                " server does.",
                 "Set api.files_server in clearml.conf (or CLEARML_FILES_HOST) to ClearML's file server,"
                 " usually port 8081.",
             )
@@ -402,94 +453,17 @@ def _differences(advance: Callable[[int], None]) -> Callable[[Any], None]:
     return tell
 
 
-def _exchange(
-    who: str,
-    where: str,
-    send: Callable[[], requests.Response],
-    kind: type[ServerUnreachable | FileServerUnreachable] = ServerUnreachable,
-) -> requests.Response:
-    """Send one request, and tell the ways apart in which none arrives."""
+def _confirms(reply: requests.Response, key: str) -> bool:
+    """Tell whether a file server's reply names the one file that was sent."""
     try:
-        return send()
-    except requests.exceptions.SSLError as cause:
-        if "WRONG_VERSION_NUMBER" in str(cause) or "record layer" in str(cause):
-            text, hint = f"{who} at {where} does not speak TLS.", "Write http:// instead of https://."
-        else:
-            text = f"The certificate of {who} at {where} is not trusted."
-            hint = "Put its authority's file into REQUESTS_CA_BUNDLE, or set api.verify_certificate."
-        raise kind(text, hint) from cause
-    except requests.exceptions.Timeout as cause:
-        raise _PassingError(
-            kind(f"{who} at {where} does not answer.", "Check the network and the server; then run again.")
-        ) from cause
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as cause:
-        raise NotConfigured(
-            f"{where} is not an address of {who}.",
-            "Write it with http:// or https:// in clearml.conf or CLEARML_API_HOST, CLEARML_FILES_HOST.",
-        ) from cause
-    except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as cause:
-        reason = str(cause)
-        if "NameResolution" in reason or "getaddrinfo" in reason or "Name or service" in reason:
-            text = f"The name of {who} in {where} is not known."
-        elif "refused" in reason:
-            text = f"{who} at {where} refuses the connection."
-        else:
-            text = f"{who} at {where} broke the connection off."
-        raise _PassingError(
-            kind(text, "Check that the address is right and the server is up; then run again.")
-        ) from cause
-
-
-def _check_status(reply: requests.Response, host: str) -> None:
-    """Sort out what is no answer of the API to the request itself."""
-    if reply.status_code in _PASSING:
-        raise _PassingError(_keeps_failing(host, reply.status_code, _message(reply)), _retry_after(reply))
-    is_json = "json" in reply.headers.get("Content-Type", "")
-    if not is_json and not _looks_cut(reply):
-        raise _not_the_api(host)
-
-
-def _message(reply: requests.Response) -> str:
-    try:
-        return str(reply.json()["meta"]["result_msg"])
-    except (ValueError, TypeError, KeyError):
-        return str(reply.reason)
-
-
-def _looks_cut(reply: requests.Response) -> bool:
-    """Tell a JSON reply that broke off from a page of something else."""
-    return reply.content[:1] in (b"{", b"") and reply.status_code == requests.codes.ok
-
-
-def _keeps_failing(host: str, status: int, message: str) -> ServerUnreachable:
-    # 500 is what a request gets that the server cannot digest; the others say that the server is not well
-    kind = ServerFailing if status == requests.codes.server_error else ServerUnreachable
-    return kind(
-        f"ClearML at {host} keeps failing ({status}: {message}).",
-        "What arrived is remembered; run the same command again when the server is well.",
-    )
-
-
-def _garbled(host: str, endpoint: str) -> ServerUnreachable:
-    return ServerUnreachable(
-        f"ClearML at {host} cuts its replies to {endpoint} off.", "Check proxies on the way; then run again."
-    )
-
-
-def _not_the_api(host: str) -> ServerUnreachable:
-    return ServerUnreachable(
-        f"{host} answers, but it is not ClearML's API server.",
-        "Set api.api_server in clearml.conf (or CLEARML_API_HOST) to the API, usually port 8008, not to the"
-        " web app.",
-    )
-
-
-def _retry_after(reply: requests.Response) -> float:
-    """Seconds a server asks to wait; a date instead of a number counts as no wish."""
-    try:
-        return max(0.0, float(reply.headers.get("Retry-After", 0)))
+        stored = reply.json()
     except ValueError:
-        return 0.0
+        return False
+    if not (isinstance(stored, list) and len(stored) == 1 and isinstance(stored[0], str)):
+        return False
+    # it normalises paths, and decodes names that are not plain ASCII in its own way
+    name = key.rpartition("/")[2]
+    return not name.isascii() or stored[0].rpartition("/")[2] == name.replace("\\", "")
 
 
 def _log_to_stderr() -> None:

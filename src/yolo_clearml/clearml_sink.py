@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from . import payloads
-from .clearml_api import Api, RefusedRequest, configured_host
+from .clearml_api import Api, RefusedRequest
 from .errors import ServerRefused, TaskOffLimits, YoloClearmlError
 from .events import (
     DrawnPlot,
@@ -68,19 +68,24 @@ class ClearmlSink:
         self._lock = threading.Lock()
         self._api: Api | None = None
         self._failure: YoloClearmlError | None = None
-        self.server: str | None = configured_host()
+
+    @property
+    def server(self) -> str | None:
+        """The server and the workspace on it; logs in."""
+        with self._logged_in() as api:
+            return api.workspace
 
     @contextmanager
     def open(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Iterator[Delivery]:
         """Find the task, else make it; raises TaskOffLimits where a person has closed it to writers."""
         key = plan.key + copy
         with self._logged_in() as api:
-            task = (_by_id(api, task_id) if task_id else None) or _by_key(api, key)
+            task = _known(api, task_id, key) or _by_key(api, key)
             fresh = task is None or task["id"] != task_id or task["status"] == "created"
             if task is None:
                 task = self._make(api, plan, key)
             _require_writable(task)
-            if (task.get("runtime") or {}).get(RUNTIME_KEY) != key and task["status"] == "created":
+            if _key_of(task) != key:
                 # a person reset the task: that wipes the key it is found by
                 api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
             yield _TaskDelivery(api, plan, root, task, fresh, self._destination(api, task))
@@ -91,7 +96,7 @@ class ClearmlSink:
         try:
             with self._lock:
                 if self._failure is not None:
-                    raise self._failure
+                    raise self._failure.afresh()
                 if self._api is None:
                     self._api = Api(self._timeout, self._stop)
             yield self._api
@@ -114,13 +119,13 @@ class ClearmlSink:
         }
         made = api.create("tasks.create", entry, lambda: (_by_key(api, key) or {}).get("id"))
         oldest = _by_key(api, key)
+        if oldest is None or oldest["id"] != made:
+            api.call("tasks.delete", {"task": made, "force": True, "delete_external_artifacts": False})
         if oldest is None:
             raise ServerRefused(
-                f"ClearML made the task {made}, but does not find it by its key.",
+                "ClearML does not find a task by its runtime, so the run would get one more task each time.",
                 "Check that the server is ClearML 1.15 or newer.",
             )
-        if oldest["id"] != made:
-            api.call("tasks.delete", {"task": made, "force": True, "delete_external_artifacts": False})
         return oldest
 
     def _destination(self, api: Api, task: Json) -> str:
@@ -129,15 +134,31 @@ class ClearmlSink:
 
 
 def _by_id(api: Api, task_id: str) -> Json | None:
-    found = api.call("tasks.get_all_ex", {"id": [task_id], "only_fields": _FIELDS, "search_hidden": True})
-    return next((task for task in found["tasks"] if task["id"] == task_id), None)
+    query = {"id": [task_id], "only_fields": _FIELDS, "search_hidden": True}
+    found = api.rows("tasks.get_all_ex", query, "tasks")
+    return next((task for task in found if task["id"] == task_id), None)
+
+
+def _known(api: Api, task_id: str | None, key: str) -> Json | None:
+    """Give the task a ledger names, if it is this run's: a ledger lies in a directory nobody vouches for."""
+    task = _by_id(api, task_id) if task_id else None
+    if task is None or _key_of(task) == key:
+        return task
+    # a reset wipes the key, and nothing is lost by writing to a task that holds nothing
+    return task if _key_of(task) is None and task["status"] == "created" else None
+
+
+def _key_of(task: Json) -> str | None:
+    runtime = task.get("runtime")
+    key = runtime.get(RUNTIME_KEY) if isinstance(runtime, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def _by_key(api: Api, key: str) -> Json | None:
     """Find the oldest task of this key; a server that ignores the filter gives tasks of other keys."""
     query = {f"runtime.{RUNTIME_KEY}": key, "only_fields": _FIELDS, "search_hidden": True}
-    found = api.call("tasks.get_all_ex", query | {"order_by": ["created"], "page": 0, "page_size": 100})
-    ours = [task for task in found["tasks"] if (task.get("runtime") or {}).get(RUNTIME_KEY) == key]
+    page = {"order_by": ["created"], "page": 0, "page_size": 100}
+    ours = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if _key_of(task) == key]
     return min(ours, key=lambda task: (str(task.get("created")), task["id"]), default=None)
 
 
@@ -147,14 +168,15 @@ def _project(api: Api, name: str) -> tuple[str, str | None]:
     def find() -> tuple[str, str | None] | None:
         query = {"name": f"^{_escaped(name)}$", "search_hidden": True}
         fields = ["id", "name", "default_output_destination"]
-        found = api.call("projects.get_all_ex", query | {"only_fields": fields})["projects"]
+        found = api.rows("projects.get_all_ex", query | {"only_fields": fields}, "projects")
         match = next((project for project in found if project.get("name") == name), None)
         return (match["id"], match.get("default_output_destination")) if match else None
 
     there = find()
     if there is None:
         try:
-            return str(api.call("projects.create", {"name": name, "description": ""})["id"]), None
+            entry = {"name": name, "description": ""}
+            return api.create("projects.create", entry, lambda: (find() or (None, None))[0]), None
         except RefusedRequest:
             there = find()  # another uploader may have made it a moment ago
             if there is None:
@@ -253,7 +275,8 @@ class _TaskDelivery:
 
     def _change(self, endpoint: str, payload: Json) -> None:
         reply = self._api.call(endpoint, {"task": self.task_id, **payload})
-        if not reply.get("updated"):
+        updated = reply.get("updated")
+        if not isinstance(updated, int) or updated < 1:
             raise ServerRefused(
                 f"ClearML did not carry out {endpoint} for the task {self.task_id}.",
                 "Run the same command again; if it stays so, look at the task in ClearML.",
@@ -353,7 +376,11 @@ class _TaskDelivery:
         if model_id is None:
             project = str(self._task["project"])
             entry = payloads.model(event.labels, event.name, uri, self.task_id, project)
-            model_id = self._api.create("models.create", entry, lambda: self._model_at(uri))
+            made = self._api.create("models.create", entry, lambda: self._model_at(uri))
+            model_id = self._model_at(uri) or made
+            if model_id != made:  # another uploader made one meanwhile: both keep the older
+                unwanted = {"model": made, "force": True, "delete_external_artifacts": False}
+                self._api.call("models.delete", unwanted)
         stem = Path(event.file.name).stem
         link = {"model": model_id, "type": "output", "name": stem, "iteration": event.iteration}
         self._change("tasks.add_or_update_model", link)
@@ -361,11 +388,13 @@ class _TaskDelivery:
     def _model_at(self, uri: str) -> str | None:
         """Find the task's oldest model of this address."""
         query = {"task": [self.task_id], "uri": [uri], "only_fields": ["id", "uri", "created"]}
-        there = [m for m in self._api.call("models.get_all", query)["models"] if m.get("uri") == uri]
+        there = [m for m in self._api.rows("models.get_all", query, "models") if m.get("uri") == uri]
         oldest = min(there, key=lambda m: (str(m.get("created")), m["id"]), default=None)
         return str(oldest["id"]) if oldest else None
 
     def _end(self, state: RunState) -> None:
+        if state is not RunState.LIVE and self._was_closed():
+            self._start()  # by another uploader; what a person closed has raised TaskOffLimits
         match state:
             case RunState.FINISHED:
                 self._change("tasks.completed", {"status_reason": f"{_REASON}: the training finished"})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from .errors import YoloClearmlError
+from .errors import OurFault, YoloClearmlError
 from .events import Plan, RunState
 from .ledger import Held, Ledger, Ledgers, settled_stamp
 from .rules import Wishes, best_so_far, plan
@@ -180,7 +180,7 @@ def sync(
 
 def _in_parallel(found: Iterable[Found], work: Work, jobs: int, stop: threading.Event) -> Iterator[Outcome]:
     """Visit runs in threads, and give their outcomes in the order they come."""
-    outcomes: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+    outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
 
     def visit_one(path: Path) -> None:
         try:
@@ -189,8 +189,13 @@ def _in_parallel(found: Iterable[Found], work: Work, jobs: int, stop: threading.
                     outcomes.put(outcome)
                     if stop.is_set():
                         break
-        except BaseException as fault:  # noqa: BLE001  handed to the caller's thread, with its traceback
-            outcomes.put(fault)
+        except Exception as fault:  # noqa: BLE001  nothing is swallowed, and the other runs are not to blame
+            error = OurFault(
+                f"Unforeseen {type(fault).__name__}: {fault}.",
+                "This is a fault of yolo-clearml's own; report it.",
+            )
+            error.__cause__ = fault
+            outcomes.put(Failed(path, Facts(), error))
         finally:
             outcomes.put(None)
 
@@ -210,21 +215,15 @@ def _in_parallel(found: Iterable[Found], work: Work, jobs: int, stop: threading.
                     outcome = outcomes.get()
                     under_way -= outcome is None
                     if outcome is not None:
-                        yield _or_raise(outcome)
+                        yield outcome
             while under_way:
                 outcome = outcomes.get()
                 under_way -= outcome is None
                 if outcome is not None:
-                    yield _or_raise(outcome)
+                    yield outcome
         except BaseException:
             stop.set()  # a fault, or the consumer went away: begin nothing more, let what is under way end
             raise
-
-
-def _or_raise(outcome: Outcome | BaseException) -> Outcome:
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
 
 
 def visit(path: Path, work: Work) -> Iterator[Outcome]:
@@ -251,7 +250,15 @@ def visit(path: Path, work: Work) -> Iterator[Outcome]:
         with work.ledgers.hold(path) as held:
             yield from _deliver(path, planned, facts, held, settled_now, work)
     except YoloClearmlError as error:
+        _drop_frames(error)
         yield Failed(path, facts, error, ledger.task, ledger.url)
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Let go of the frames an error went through: kept with thousands of failures, each holds a whole run."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def facts_of(run: Run, planned: Plan) -> Facts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from typing_extensions import Self
+
 
 class Exit(IntEnum):
     """Exit statuses of the command line; the numbers above 64 are those of BSD's sysexits."""
@@ -33,6 +35,19 @@ class YoloClearmlError(Exception):
     def __init__(self, text: str, hint: str) -> None:
         super().__init__(text)
         self.hint = hint
+
+    def afresh(self) -> Self:
+        """Give the same error to raise once more: an error raised twice keeps every frame it went through."""
+        again = type(self).__new__(type(self))
+        again.args = self.args
+        again.__dict__.update(self.__dict__)
+        return again
+
+
+class OurFault(YoloClearmlError):
+    """Something happened over one run that nobody foresaw; ``__cause__`` is what."""
+
+    status = Exit.OURS
 
 
 class UsageError(YoloClearmlError):
