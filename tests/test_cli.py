@@ -25,8 +25,10 @@ import pytest
 import typer.main
 from conftest import MakeRun
 from double import ClearMLDouble, Hang, Status
+from typer.testing import CliRunner
 
 from yolo_clearml import __version__, cli
+from yolo_clearml.errors import Exit
 from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
 
 OPTIONS = {
@@ -208,6 +210,38 @@ def test_a_locale_without_the_letters_of_a_name(server: ClearMLDouble, small: Pa
     assert ended.stdout.startswith(rb"l\xe4ufe: would send ")
 
 
+@pytest.mark.parametrize("options", [["--json"], [], ["--json", "--dry-run"]])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_as_good_as_devnull(
+    server: ClearMLDouble, small: Path, options: list[str], closed: str
+) -> None:
+    """As under some daemons; the work is done."""
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "upload", *options, str(small)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "") == (ended.returncode, ended.stderr)
+    assert ("--dry-run" in options) is (len(server.tasks) == 0)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["upload", "--json"], ["upload"], ["upload", "--dry-run"], ["--version"]]
+)
+def test_output_that_cannot_be_written_is_said_and_the_work_is_done(
+    server: ClearMLDouble, small: Path, make_run: MakeRun, arguments: list[str]
+) -> None:
+    """A full disk at the other end of stdout: 1, in words, when all runs were gone through."""
+    make_run("v8.4.190-detect-noplots", "second")
+    paths = [str(small.parent)] if "upload" in arguments else []
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*COMMAND, *arguments, *paths], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    said = ended.stderr.splitlines()
+    assert "yolo-clearml: The output cannot be written: No space left on device." == said[0]
+    assert (1, 2) == (ended.returncode, len(said))
+    if paths and "--dry-run" not in arguments:
+        assert 2 == len(list(small.parent.glob(f"*/{LEDGER_NAME}")))
+
+
 # -- a dry run -------------------------------------------------------------------------------------------
 
 
@@ -294,6 +328,9 @@ def test_offline_writes_sessions_and_asks_no_server(run_cli: Run, server: ClearM
         ("--name 'ab'", ["upload", "-n", "ab", "runs"]),
         ("--name ''", ["upload", "--name", "", "runs"]),
         ("--project 'lab/v8'", ["upload", "-p", "lab/v8", "runs"]),
+        ("--name 'train\\udcff'", ["upload", "-n", "train\udcff", "runs"]),
+        ("--project 'lab\\udcff/abc'", ["upload", "-p", "lab\udcff/abc", "runs"]),
+        ("--tags 'x\\udcff'", ["upload", "--tags", "x\udcff", "runs"]),
         ("--tags is empty", ["upload", "--tags", "", "runs"]),
         ("--rules 'newest' is no release", ["upload", "--rules", "newest", "runs"]),
         ("--rules '9.1' is no release", ["upload", "--rules", "9.1", "runs"]),
@@ -332,6 +369,26 @@ def test_some_failed(run_cli: Run, server: ClearMLDouble, small: Path, make_run:
     ended = run_cli("upload", "runs")
     assert (3, 1) == (ended.status, len(server.tasks))
     assert "args.yaml holds no arguments. Restore it" in ended.err
+
+
+def test_a_folder_that_cannot_be_listed_has_failed(
+    run_cli: Run, server: ClearMLDouble, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3; it may hold runs, and the others are done."""
+    closed = small.parent / "closed"
+    closed.mkdir()
+    genuine = os.scandir
+
+    def scandir(folder: Path) -> object:
+        if folder == closed:
+            raise PermissionError(13, "Permission denied")
+        return genuine(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    ended = run_cli("upload", small.parent)
+    assert 3 == ended.status
+    assert "closed cannot be listed: Permission denied." in ended.err
+    assert (small / LEDGER_NAME).exists()
 
 
 def test_unreachable(run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun) -> None:
@@ -570,6 +627,13 @@ def test_variables_reach_the_server(
     assert 2 == run_cli("upload", small).status
 
 
+def test_blanks_around_names_are_not_part_of_them(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """As ClearML would see another project, which looks the same."""
+    ended = run_cli("upload", "--dry-run", "--json", "-p", " lab one/ abc ", "-n", " first ", small)
+    line = json.loads(ended.out)
+    assert ("lab one/abc", "first") == (line["project"], line["name"])
+
+
 def test_force_and_new_reach_the_server(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
     """--force: everything again into the same task; --new: another one."""
     first = json.loads(run_cli("upload", "--json", small).out)
@@ -626,3 +690,19 @@ def test_completion_can_be_shown(run_cli: Run, monkeypatch: pytest.MonkeyPatch) 
     assert 0 == ended.status
     assert "complete " in ended.out
     assert "yolo-clearml" in ended.out
+
+
+def test_a_fault_of_ours_over_one_run_keeps_its_traceback(
+    server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 1, the traceback on stderr for a report, and a sentence that names the run."""
+
+    def unforeseen(run: object, wishes: object) -> None:
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr("yolo_clearml.engine.plan", unforeseen)
+    ended = CliRunner().invoke(cli.app, ["upload", str(make_run("v8.4.190-detect-noplots"))])
+    assert Exit.OURS == ended.exit_code
+    assert "Traceback" in ended.stderr
+    assert "nobody thought of this" in ended.stderr
+    assert "v8.4.190-detect-noplots: failed: Unforeseen KeyError" in ended.stderr

@@ -7,6 +7,8 @@ import math
 import struct
 import subprocess
 import sys
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,23 @@ def test_no_column_is_dropped(count: int) -> None:
     columns = DETECT[-count:]
     assert sorted(columns) == sorted(a.get_title() for a in _figure(drawn(columns)).axes)
     assert draw_results(drawn(columns))
+
+
+def test_panels_are_bounded() -> None:
+    """A file of a thousand columns is no reason to draw a picture of a hundred megapixels."""
+    width, height = picture_size(draw_results(drawn(tuple(f"train/loss{n}" for n in range(980)))))
+    assert (62 * 200, 1200) == (width, height)
+
+
+def test_values_that_no_axis_holds_are_gaps() -> None:
+    """A loss that exploded is no reason to fail; ClearML has no such point of its curve either."""
+    plot = drawn()
+    odd = tuple(
+        tuple(sign * 1e308 for _ in row) for row, sign in zip(plot.values, (1, -1) * 99, strict=False)
+    )
+    assert draw_results(replace(plot, values=(*plot.values[:-2], *odd[-2:])))
+    axes = _figure(replace(plot, values=odd)).axes[0]
+    assert all(np.isnan(np.asarray(line.get_ydata(), dtype=float)).all() for line in axes.lines)
 
 
 def test_other_columns_are_not_shown() -> None:
@@ -156,6 +175,12 @@ def png_head(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
 
 
+def png_whole_head(width: int, height: int) -> bytes:
+    """All that stands before the pixels."""
+    head = png_head(width, height)
+    return head + struct.pack(">I", zlib.crc32(head[12:])) + struct.pack(">I", 10) + b"IDAT"
+
+
 def test_size_of_jpeg_and_stream(tmp_path: Path) -> None:
     """Both formats, from bytes or a stream, which stays where it was."""
     from PIL import Image
@@ -179,4 +204,10 @@ def test_nonsense_has_no_size(nonsense: bytes) -> None:
 
 def test_a_bomb_is_not_decoded() -> None:
     """A header that claims 10 gigapixels is refused, and the pixels are never asked for."""
-    assert (640, 480) == picture_size(io.BytesIO(png_head(100_000, 100_000)))
+    assert (640, 480) == picture_size(io.BytesIO(png_whole_head(100_000, 100_000)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_picture_has_a_size_and_no_warning() -> None:
+    """Pillow warns of more than 89 megapixels when it opens one; nothing here is decoded."""
+    assert (12_000, 9_000) == picture_size(png_whole_head(12_000, 9_000))

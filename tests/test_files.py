@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -264,6 +265,37 @@ def test_every_picture_of_a_real_run_is_whole_and_no_part_of_it_is(tmp_path: Pat
         for cut in (0, 1, 100, len(data) // 2, len(data) - 1):
             (tmp_path / path.name).write_bytes(data[:cut])
             assert not is_whole_picture(tmp_path, path.name)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: int) -> None:
+    """Let os.open fail over one name; tests may run as root, who may read everything."""
+    genuine = os.open
+
+    def call(path: str | Path, flags: int, *args: int, **options: int) -> int:
+        if Path(path).name == name:
+            raise OSError(error, os.strerror(error))
+        return genuine(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", call)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("look", [is_whole_picture, content_digest])
+def test_a_file_that_cannot_be_read_is_not_judged(
+    look: Callable[[Path, str], object], error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it is not known, so nothing of it may be remembered."""
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    refuse(monkeypatch, "a.jpg", error)
+    with pytest.raises(RunUnreadable, match=os.strerror(error)) as caught:
+        look(tmp_path, "a.jpg")
+    assert str(tmp_path / "a.jpg") in str(caught.value)
+    assert "readable" in caught.value.hint
+
+
+def test_a_file_that_is_gone_is_no_whole_picture(tmp_path: Path) -> None:
+    """A live run replaces its files; the next listing tells."""
+    assert (False, "") == (is_whole_picture(tmp_path, "a.jpg"), content_digest(tmp_path, "a.jpg"))
 
 
 # -- contents

@@ -252,10 +252,43 @@ def test_a_link_in_the_ledgers_place_is_not_followed(run: Path, tmp_path: Path, 
         pass
     assert dangling is not target.exists()
     (run / LEDGER_NAME).unlink()
+    before = None if dangling else target.read_bytes()
     (run / f"{LEDGER_NAME}.tmp").symlink_to(target)
-    with FileLedgers().hold(run) as held, pytest.raises(LedgerUnwritable):
-        held.save(Ledger(run="other"))
+    save(run, Ledger(run="other"))
+    assert "other" == load(run).run
+    assert before == (None if dangling else target.read_bytes())
     assert dangling is not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["a link", "a directory"])
+def test_what_stands_in_the_ledgers_place_is_named(run: Path, kind: str) -> None:
+    """To free some space would not help."""
+    path = run / LEDGER_NAME
+    path.mkdir() if kind == "a directory" else path.symlink_to(run / "nowhere")
+    with pytest.raises(LedgerUnwritable) as caught, FileLedgers().hold(run):
+        pass
+    assert f"{path} cannot be written: it is {kind}." == str(caught.value)
+    assert caught.value.hint.startswith("Remove it")
+
+
+@pytest.mark.parametrize("kind", ["hard link", "fifo", "directory"])
+def test_a_leftover_in_the_successors_place_is_not_written_into(run: Path, tmp_path: Path, kind: str) -> None:
+    """A file with another name keeps its content, nothing is waited for, and a directory is named."""
+    precious, leftover = tmp_path / "precious", run / f"{LEDGER_NAME}.tmp"
+    precious.write_bytes(b"precious")
+    if kind == "hard link":
+        os.link(precious, leftover)
+    elif kind == "fifo":
+        os.mkfifo(leftover)
+    else:
+        leftover.mkdir()
+        with pytest.raises(LedgerUnwritable) as caught:
+            save(run, FULL)
+        assert f"{leftover} cannot be written: it is a directory." == str(caught.value)
+        assert caught.value.hint.startswith("Remove it")
+        leftover.rmdir()
+    save(run, FULL)
+    assert (FULL, b"precious", [LEDGER_NAME]) == (load(run), precious.read_bytes(), left_in(run))
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo"])
@@ -303,12 +336,12 @@ def test_a_save_that_fails_anywhere_leaves_the_old_ledger_or_the_new(
     before = descriptors()
     with FileLedgers().hold(run) as held:
         with monkeypatch.context() as patch:
-            faulty = Faulty(patch, at)
+            faulty = Faulty(patch, at, errno.EIO)
             if at == 6:
                 held.save(new)
                 assert 5 == faulty.calls  # open, sync, replace; open and sync the folder
             else:
-                with pytest.raises(LedgerUnwritable, match="No space left") as caught:
+                with pytest.raises(LedgerUnwritable, match="Input/output") as caught:
                     held.save(new)
                 assert "YOLO_CLEARML_STATE_DIR" in caught.value.hint
         assert (new if replaced else FULL) == load(run)
@@ -494,6 +527,68 @@ def test_a_read_only_run_has_its_ledger_in_the_state_directory(
     assert Ledger() == load(other)
 
 
+class Full:
+    """os.fsync that finds no space on the file system of one folder."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *folders: Path, error: int = errno.ENOSPC) -> None:
+        genuine = os.fsync
+
+        def call(descriptor: int) -> None:
+            if any(Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_relative_to(f) for f in folders):
+                raise OSError(error, os.strerror(error))
+            genuine(descriptor)
+
+        monkeypatch.setattr(os, "fsync", call)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("before", [None, Ledger(run="old")])
+def test_a_disk_that_is_full_leaves_the_ledger_to_the_state_directory(
+    run: Path, state: Path, monkeypatch: pytest.MonkeyPatch, error: int, before: Ledger | None
+) -> None:
+    """An empty file can still be made there, and a lock; not what is to be written."""
+    if before:
+        save(run, before)
+    open_before = descriptors()
+    with monkeypatch.context() as patch:
+        Full(patch, run, error=error)
+        with FileLedgers().hold(run) as held:
+            for ledger in (replace(FULL, sent={}), FULL):
+                held.save(ledger)
+                assert (ledger, ledger) == (held.ledger, load(run))
+                with pytest.raises(RunBusy), FileLedgers().hold(run):
+                    pass
+    assert (FULL, [], 1) == (load(run), left_in(run), len(left_in(state)))
+    assert open_before == descriptors()
+    save(run, replace(FULL, task="other"))
+    assert ("other", [LEDGER_NAME]) == (load(run).task, left_in(run))
+
+
+def test_a_disk_that_is_full_everywhere_is_said_with_a_way_out(
+    run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old ledger is still there."""
+    save(run, FULL)
+    Full(monkeypatch, run, state)
+    with pytest.raises(LedgerUnwritable, match="No space left") as caught:
+        save(run, Ledger(run="other"))
+    assert str(state) in str(caught.value)
+    assert "YOLO_CLEARML_STATE_DIR" in caught.value.hint
+    assert FULL == load(run)
+
+
+def test_a_run_directory_that_vanished_is_said(run: Path) -> None:
+    """Before it is held, or while it is."""
+    sentence = f"{run} is not there any more."
+    with pytest.raises(LedgerUnwritable) as caught, FileLedgers().hold(run) as held:
+        os.rename(run, run.with_name("elsewhere"))
+        held.save(FULL)
+    assert sentence == str(caught.value)
+    with pytest.raises(LedgerUnwritable) as caught, FileLedgers().hold(run):
+        pass
+    assert sentence == str(caught.value)
+
+
 def test_a_run_that_becomes_writable_again_goes_on_where_it_was(
     run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -573,7 +668,7 @@ def test_whatever_could_give_work_changes_the_stamp() -> None:
 
 
 def test_another_configuration_has_another_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server in the environment, which file is read, and what was written into it; keys are not in it."""
+    """The server in the environment, which file is read, what was written into it, and the keys."""
     for name in [name for name in os.environ if name.startswith(("CLEARML", "TRAINS"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -587,8 +682,17 @@ def test_another_configuration_has_another_stamp(tmp_path: Path, monkeypatch: py
     seen.append(configuration_stamp())
     monkeypatch.setenv("CLEARML_API_HOST", "http://localhost:8008")
     seen.append(configuration_stamp())
-    assert 5 == len(set(seen))
-    monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "another")
+    for name in (
+        "CLEARML_API_ACCESS_KEY",
+        "CLEARML_API_SECRET_KEY",
+        "TRAINS_API_ACCESS_KEY",
+        "CLEARML_AUTH_TOKEN",
+    ):
+        for value in ("one", "another"):
+            monkeypatch.setenv(name, value)
+            seen.append(configuration_stamp())
+    assert 13 == len(set(seen))
+    monkeypatch.setenv("AWS_SECRET_KEY", "of something else")
     assert seen[-1] == configuration_stamp()
 
 

@@ -500,6 +500,34 @@ def test_two_exports_of_one_run_at_a_time(tmp_path: Path, run: Path) -> None:
     assert zipfile.ZipFile(session).testzip() is None
 
 
+@pytest.mark.parametrize("kind", ["hard link", "link", "fifo", "directory"])
+@pytest.mark.parametrize("ending", ["zip", "pt"])
+def test_a_leftover_in_the_place_of_a_temporary_is_not_written_into(
+    tmp_path: Path, run: Path, kind: str, ending: str
+) -> None:
+    """A file with another name keeps its content, nothing is waited for, and a directory is named."""
+    out, precious = tmp_path / "out", tmp_path / "precious"
+    export(out, run, planned(run))
+    (leftover,) = (path.with_name(path.name + ".tmp") for path in out.glob(f"*.{ending}"))
+    precious.write_bytes(b"precious")
+    if kind == "hard link":
+        os.link(precious, leftover)
+    elif kind == "link":
+        leftover.symlink_to(precious)
+    elif kind == "fifo":
+        os.mkfifo(leftover)
+    else:
+        leftover.mkdir()
+        with pytest.raises(ExportUnwritable) as caught:
+            export(out, run, planned(run))
+        assert str(caught.value) == f"{leftover} cannot be written: Is a directory."
+        assert caught.value.hint.startswith("Remove it")
+        leftover.rmdir()
+    export(out, run, planned(run))
+    assert precious.read_bytes() == b"precious"
+    assert sorted(path.suffix for path in out.iterdir()) == [".pt", ".zip"]
+
+
 # -- names and lines ----------------------------------------------------------------------------------------
 
 

@@ -260,3 +260,9 @@ def test_faults_are_remembered_through_every_choice_of_rows() -> None:
     """What was unreadable is still known when only the newest rows are kept."""
     table = Table(("a",), (Row(1, (1.0,), b"1,1"),), (7,))
     assert (7,) == latest_rows(last_stretch(table)[0]).malformed
+
+
+def test_a_column_name_beyond_any_training_is_no_header() -> None:
+    """ClearML's index takes no names of more than 32,766 bytes; 200 characters are plenty."""
+    for length, columns in ((200, 1), (201, 0)):
+        assert columns == len(parse(f"epoch,{'x' * length}\n1,2\n".encode()).columns)

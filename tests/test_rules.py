@@ -361,6 +361,32 @@ def test_what_is_not_finite_is_a_gap_and_is_named(tmp_path: Path) -> None:
     assert len(rows) == len([report for report in got.reports if report.key.startswith("epoch/")])
 
 
+def test_what_is_too_large_for_the_server_is_a_gap_and_is_named(tmp_path: Path) -> None:
+    """It stores 32-bit numbers and refuses a whole batch over one beyond them."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of("1,30,1,3.5e38,0.5,-1e300", "2,60,1,3.4e38,nan,-3.4e38"), WROTE)
+    best = {"metrics/a": 1e39, "metrics/b": 3.4e38, "metrics/" + "c" * 300: 1.0, "fitness": -1e39}
+    checkpoint(path / "weights" / "best.pt", train_metrics=best)
+    got = planned(path)
+    assert all(abs(event.value) <= 3.4e38 for kind in (Scalar, SingleValue) for event in events_of(got, kind))
+    assert {"metrics/b": 3.4e38} == finals(got)
+    assert {
+        "metrics/mAP50(B): 1 value not finite or too large (iteration 0)",
+        "lr/pg0: 1 value not finite or too large (iteration 0)",
+        "metrics/mAP50-95(B): 1 value not finite (iteration 1)",
+        "the final metrics/a: not finite or too large",
+        "the final fitness: not finite or too large",
+        "final metrics with names of more than 200 characters",
+    } <= set(got.missing)
+
+
+def test_a_time_that_is_too_large_for_the_server_is_a_gap(tmp_path: Path) -> None:
+    """An epoch that took longer than a 32-bit number holds."""
+    path = training(tmp_path / "train")
+    put(path / "results.csv", rows_of("1,30,1,1,1,1", "2,1e300,1,1,1,1"), WROTE)
+    assert all(scalar.value < 1e38 for scalar in events_of(planned(path), Scalar))
+
+
 def test_an_epoch_without_any_finite_value_has_no_report(run: Run) -> None:
     """Its key is left out, and nothing empty is sent."""
     table = replace(run.table, rows=(replace(run.table.rows[0], values=(math.nan,) * 5),))
@@ -460,6 +486,14 @@ def test_arguments_are_stored_as_connect_does(run: Run) -> None:
         "deep/c": Parameter("", None),
         "_ignore_remote_overrides_": Parameter("True", "bool"),
     } == section.values
+
+
+def test_an_argument_without_a_name_is_left_out_and_named(run: Run) -> None:
+    """ClearML refuses a parameter of that kind; the others are stored."""
+    got = plan(replace(run, args={"": 1, "i": 3, "deep": {"": 2}}), Wishes())
+    (section,) = events_of(got, Hyperparameters)
+    assert {"i", "_ignore_remote_overrides_"} == set(section.values) - {"deep/"}
+    assert "an argument without a name" in got.missing
 
 
 # -- pictures
@@ -711,8 +745,9 @@ def test_the_rules_know_no_clock(make_run: MakeRun, monkeypatch: pytest.MonkeyPa
 
 
 def test_reports_come_in_the_order_they_must_arrive(tmp_path: Path) -> None:
-    """Arguments first, the status last, epochs in their order."""
+    """Arguments first, the status last, epochs in their order, and the final values with them."""
     keys = [report.key for report in planned(training(tmp_path / "train")).reports]
     assert ["args/General", "properties", "epoch/0"] == keys[:3]
-    assert ["final", "model", "status"] == keys[-3:]
+    assert ["epoch/2", "final"] == keys[4:6]
+    assert ["model", "status"] == keys[-2:]
     assert ["epoch/0", "epoch/1", "epoch/2"] == [key for key in keys if key.startswith("epoch/")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import itertools
 import os
 import pickle
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRun, long_after
+from test_files import refuse
 
 from yolo_clearml.eras import ERAS, YOLOV5
 from yolo_clearml.errors import RunUnreadable, UsageError
@@ -561,6 +564,46 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
     assert "cannot be listed" in refused(tmp_path / "train")
 
 
+@pytest.mark.parametrize("name", ["labels.jpg", "results.png", "weights/best.pt"])
+def test_a_file_that_cannot_be_read_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It must not count as half-written, for then it would never be sent."""
+    path = training(tmp_path / "train")
+    refuse(monkeypatch, Path(name).name, errno.EACCES)
+    assert f"{path / name} cannot be read: Permission denied." == refused(path)
+    monkeypatch.undo()
+    assert name in run_of(path).files
+
+
+class _Closed(io.FileIO):
+    """A checkpoint that may not be opened."""
+
+    def __init__(self, path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+class _Broken(io.FileIO):
+    """A checkpoint on a disk that gives its first bytes only."""
+
+    def readinto(self, buffer: object) -> int:
+        if self.tell():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(memoryview(buffer)[:512])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(_Closed, "Permission denied"), (_Broken, "Input/output error")]
+)
+def test_a_checkpoint_that_cannot_be_read_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[io.FileIO], reason: str
+) -> None:
+    """It is not a damaged one, of which nothing is to be expected."""
+    path = training(tmp_path / "train", stripped=False)
+    monkeypatch.setattr("yolo_clearml.checkpoint.io.FileIO", kind)
+    assert f"{path / 'weights/best.pt'} cannot be read: {reason}." == refused(path)
+
+
 def test_a_file_in_place_of_the_weights_is_no_fault(tmp_path: Path) -> None:
     """Then there are no weights."""
     path = training(tmp_path / "train")
@@ -659,18 +702,18 @@ def test_a_path_that_cannot_be_meant_is_a_wrong_usage(tmp_path: Path, name: str,
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everything")
 def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None:
-    """The others are found all the same."""
+    """As a run that cannot be read, for it may be one; the others are found all the same."""
     closed = make(tmp_path / "closed")
     make(tmp_path / "open", "args.yaml")
     closed.chmod(0)
     try:
-        assert ["closed?", "open"] == found(tmp_path)
+        assert ["closed", "open"] == found(tmp_path)
     finally:
         closed.chmod(0o700)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mount that is gone, say; the others are found all the same."""
+    """A mount that is gone, say, which may hold runs; the others are found all the same."""
     gone = make(tmp_path / "gone")
     make(tmp_path / "open", "args.yaml")
     genuine: Callable[[Path], object] = os.scandir
@@ -681,7 +724,26 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         return genuine(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert ["gone?", "open"] == found(tmp_path)
+    assert ["gone", "open"] == found(tmp_path, tmp_path, gone)
+    with pytest.raises(RunUnreadable, match="cannot be listed: Permission denied"):
+        stamps(gone)
+
+
+def test_a_folder_that_vanishes_while_it_is_searched_for_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can have wanted it."""
+    gone = make(tmp_path / "gone")
+    make(tmp_path / "open", "args.yaml")
+    genuine: Callable[[Path], object] = os.scandir
+
+    def scandir(folder: Path) -> object:
+        if folder == gone:
+            gone.rmdir()
+        return genuine(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert ["open"] == found(tmp_path)
 
 
 def test_a_deep_and_wide_tree_is_searched_in_order(tmp_path: Path) -> None:

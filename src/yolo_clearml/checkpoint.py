@@ -69,7 +69,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of Ultralytics YOLO or YOLOv5 as torch 1.6 and later write it.
 
     Costs the zip's directory and data.pkl, whatever the size of the file. Raises CheckpointUnreadable,
-    and nothing else, for whatever cannot be read: absent, half-written, damaged, foreign or hostile.
+    and nothing else, for whatever cannot be read: absent, half-written, damaged, foreign or hostile. Where
+    the file system is at fault and not the content, the cause is its OSError.
     """
     try:
         return _checkpoint(_interpret(_data_pkl(path)))
@@ -99,7 +100,10 @@ class _Metered(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         most = self.left + 1
-        data = super().read(most if size is None or size < 0 else min(size, most))
+        try:
+            data = super().read(most if size is None or size < 0 else min(size, most))
+        except OSError as cause:  # zipfile would call it a damaged zip
+            raise CheckpointUnreadable(f"It cannot be read: {cause.strerror}.") from cause
         self.left -= len(data)
         _require(self.left >= 0, "Its zip directory is too large.")
         return data

@@ -20,13 +20,13 @@ from . import __version__
 from .console import Console, Plans, choose, say_error
 from .engine import Failed, Lazily, Work, once, sync
 from .eras import Release, parse_release
-from .errors import Exit, UsageError, YoloClearmlError
+from .errors import Exit, OurFault, UsageError, YoloClearmlError
 from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
 from .rules import SHORTEST_NAME, Wishes
 from .scan import Found, NotARun, find_runs
 from .sinks import RecordingSink, Sink
 from .terminal import leave_terminal
-from .wording import ReaderGone
+from .wording import OutputUnwritable, ReaderGone, write_line
 
 _READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
 _LONGEST = 10**9  # seconds; 30 years, so that no clock overflows
@@ -53,7 +53,7 @@ def _env(option: str) -> str:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"yolo-clearml {__version__}\n")
+        write_line(sys.stdout, f"yolo-clearml {__version__}")
         raise typer.Exit
 
 
@@ -274,21 +274,41 @@ def _run(
     jobs: int,
     stop: threading.Event,
 ) -> list[Failed]:
-    """Go through the runs once and show what happens; gives the failures."""
-    failed = []
+    """Go through the runs once and show what happens; gives the failures.
+
+    Raises OutputUnwritable, but only when all is done: a full disk under the output is no reason to stop.
+    """
+    failed, unwritable = [], None
     with console:
         for outcome in sync(lambda: found, once(), work, jobs, stop):
             if isinstance(outcome, Failed):
                 failed.append(outcome)
-            console.show(outcome)
+            try:
+                console.show(outcome)
+            except OutputUnwritable as error:
+                unwritable = error
+    for failure in failed:
+        if isinstance(failure.error, OurFault) and failure.error.__cause__ is not None:
+            traceback.print_exception(failure.error.__cause__)
+    if unwritable is not None:
+        raise unwritable
     return failed
 
 
 def _wishes(project: str | None, name: str | None, tags: list[str] | None, rules: str | None) -> Wishes:
-    for option, value in (("--project", project), ("--name", name)):
-        parts = value.split("/") if value is not None and option == "--project" else [value or ""]
-        short = value is not None and any(len(part.strip()) < SHORTEST_NAME for part in parts)
-        _check(short, f"ClearML refuses {option} {value!r}: names need three characters or more.")
+    for option, values in (("--project", [project]), ("--name", [name]), ("--tags", tags or [])):
+        for value in values:
+            odd = value is not None and any("\ud800" <= c <= "\udfff" for c in value)
+            _check(odd, f"ClearML refuses {option} {value!r}: it holds what is no character.")
+    if project is not None:
+        parts = [part.strip() for part in project.split("/")]
+        short = any(len(part) < SHORTEST_NAME for part in parts)
+        _check(short, f"ClearML refuses --project {project!r}: names need three characters or more.")
+        project = "/".join(parts)
+    if name is not None:
+        short = len(name.strip()) < SHORTEST_NAME
+        _check(short, f"ClearML refuses --name {name!r}: names need three characters or more.")
+        name = name.strip()
     _check(any(not tag.strip() for tag in tags or ()), "--tags is empty.")
     release: Release | None = None
     if rules is not None:
@@ -408,11 +428,16 @@ def _log(verbose: bool, quiet: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with the promised status."""
+    # closed by who called: what is written there is thrown away
+    nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open to the end, as they are
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name must not be too much for a locale
     try:
         app()
+    except OutputUnwritable as error:
+        say_error(error)
     except Exception:  # noqa: BLE001  shown whole, with the status of its own
         traceback.print_exc()
         say_error(YoloClearmlError("This is a fault of ours.", "Please report it, with the lines above."))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _DPI = 200  # pixels to the inch, as Ultralytics saves the figure
 _HEIGHT = 6  # inches
+_MOST_PANELS = 60  # a run has 10 or so; each costs 240,000 pixels, and a file may name a thousand columns
+_MOST_PIXELS = 2 * 89_478_485  # where Pillow takes a picture for a bomb
+_LARGEST = 1e38  # an axis from -1e308 to 1e308 is longer than a float holds
 _SIGMA = 3  # epochs; of the gaussian that smooths
 _RADIUS = 4 * _SIGMA  # epochs; where scipy.ndimage cuts the gaussian off
 _UNTOLD = (640, 480)  # pixels; what the SDK's report_image_plot_and_upload takes for a picture without a size
@@ -44,32 +47,36 @@ def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:
     A stream is left where it was. Where the header tells no size, or more pixels than Pillow holds
     plausible, it is the SDK's own stand-in: the picture is sent as it is all the same.
     """
-    from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
 
     stream = io.BytesIO(picture) if isinstance(picture, bytes) else picture
     start = stream.tell()
+    kind = JpegImageFile if stream.read(1) == b"\xff" else PngImageFile
+    stream.seek(start)
     try:
-        width, height = Image.open(stream, formats=("PNG", "JPEG")).size
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError):
+        # not Image.open, which warns of large pictures, and warnings are silenced for all threads or none
+        width, height = kind(stream).size
+    except (OSError, SyntaxError, EOFError, ValueError):
         return _UNTOLD
     finally:
         stream.seek(start)
-    return (width, height) if width > 0 and height > 0 else _UNTOLD
+    return (width, height) if width > 0 and height > 0 and width * height <= _MOST_PIXELS else _UNTOLD
 
 
 def _figure(plot: DrawnPlot) -> Figure:
     """Lay out a panel per column: two rows, of the losses and of the metrics the first halves on top.
 
     The order is Ultralytics'. Where the number of columns is odd the top row has one more, so that, unlike
-    there, none is left out.
+    there, none is left out; but of more than 60 columns the first are drawn.
     """
     from matplotlib.figure import Figure
 
-    panels = _panels(plot.columns)
+    panels = _panels(plot.columns[:_MOST_PANELS])
     per_row = max(1, math.ceil(len(panels) / 2))
     figure = Figure(figsize=(len(panels) + 2, _HEIGHT), dpi=_DPI, layout="tight")
     for place, index in enumerate(panels):
-        values = [row[index] for row in plot.values]
+        values = [row[index] if abs(row[index]) <= _LARGEST else math.nan for row in plot.values]
         panel = figure.add_subplot(2, per_row, place + 1)
         panel.plot(plot.epochs, values, marker=".", label="results", linewidth=2, markersize=8)
         panel.plot(plot.epochs, _smooth(values), ":", label="smooth", linewidth=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -17,6 +18,16 @@ _PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
 _JPEG = (b"\xff\xd8\xff", b"\xff\xd9")
 _WHOLE = 2**24  # bytes; pictures have less than 2 MiB
 _END = 2**20  # bytes; the directory of a checkpoint has less than 100 KiB
+_NO_FILE = (
+    *(
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.ENODEV,
+    ),  # gone, a link, a socket, a device
+    *(errno.EINVAL, None),  # a place before its beginning, and what open_regular says of anything else
+)
 
 
 @contextlib.contextmanager
@@ -99,25 +110,40 @@ def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
     return data, FileStamp(name, len(data), now.st_mtime_ns)
 
 
+def raise_unless_judged(path: Path, cause: OSError) -> None:
+    """Tell what says something of a file from what only keeps it from being read; raises RunUnreadable.
+
+    A file that is gone, a link or too short will be another one when it is listed again, so a verdict
+    about it may be remembered. One that exists and could not be read may be readable tomorrow, unchanged.
+    """
+    if cause.errno not in _NO_FILE:
+        raise RunUnreadable(
+            f"{path} cannot be read: {cause.strerror or cause}.",
+            "Make it readable, then run the same command again.",
+        ) from cause
+
+
 def content_digest(root: Path, name: str) -> str:
-    """Tell the bytes of a file from others, whatever its times say: 16 hex digits, "" where unreadable.
+    """Tell the bytes of a file from others, whatever its times say: 16 hex digits, "" where it is none.
 
     Of a large file the last MiB stands for all: a checkpoint is a zip, and its end holds the checksums of
-    everything in it.
+    everything in it. Raises RunUnreadable where it cannot be read.
     """
     try:
         with open_regular(root, name) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(size - _END if size > _WHOLE else 0)
             return hashlib.sha256(file.read(_WHOLE)).hexdigest()[:16]
-    except OSError:
+    except OSError as cause:
+        raise_unless_judged(root / name, cause)
         return ""
 
 
 def is_whole_picture(root: Path, name: str) -> bool:
     """Tell whether a .png or .jpg begins and ends as its format demands.
 
-    Ultralytics draws in place and in threads, so a picture can be seen empty or half-written.
+    Ultralytics draws in place and in threads, so a picture can be seen empty or half-written. Raises
+    RunUnreadable where it cannot be read.
     """
     head, tail = _PNG if name.endswith(".png") else _JPEG
     try:
@@ -126,5 +152,6 @@ def is_whole_picture(root: Path, name: str) -> bool:
                 return False
             file.seek(-len(tail), os.SEEK_END)
             return file.read() == tail
-    except OSError:
+    except OSError as cause:
+        raise_unless_judged(root / name, cause)
         return False

@@ -22,6 +22,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK),  # a file system without locks
 )
+_KEYS = re.compile(r"(CLEARML|TRAINS|ALG)_.*(ACCESS_KEY|SECRET_KEY|TOKEN)")  # variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,13 @@ def settled_stamp(stamps: Sequence[FileStamp], server_hint: str, wishes: str) ->
 def configuration_stamp() -> str:
     """Say which ClearML configuration is in force, without reading it as the SDK would, which takes a second.
 
-    Equal stamps mean the same server; different ones that it must be asked for.
+    Equal stamps mean the same server and the same keys, for on one server other keys may be of another
+    workspace; different ones that it must be asked for. It tells no key.
     """
     told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.endswith("_API_HOST")]
+    for name, value in sorted(os.environ.items()):
+        if _KEYS.fullmatch(name):
+            told.append(f"{name}={hashlib.sha256(os.fsencode(value)).hexdigest()}")
     chosen = os.environ.get("CLEARML_CONFIG_FILE") or os.environ.get("TRAINS_CONFIG_FILE")
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
         path = Path(chosen or "~/clearml.conf").expanduser()
@@ -136,12 +142,7 @@ class FileLedgers:
     @contextlib.contextmanager
     def hold(self, run: Path) -> Iterator[Held]:
         """Lock and read; on leaving, a ledger that was never written leaves no file behind."""
-        try:
-            held = _HeldFile(run / LEDGER_NAME)
-        except OSError as error:
-            if error.errno not in _NO_PLACE:
-                raise _unwritable(run / LEDGER_NAME, error) from error
-            held = _hold_in_state_directory(run)
+        held = _HeldSomewhere(run)
         try:
             held.ledger = self.load(run)  # the run directory may have been unwritable for a while
             yield held
@@ -179,15 +180,70 @@ class _HeldInMemory:
         self.ledger = ledger
 
 
+class _HeldSomewhere:
+    """A ledger in the run directory, or in the state directory from when the run directory takes none.
+
+    That can be in the middle of the work, when its disk is full. The lock in the run directory is then kept,
+    for it is what others try first.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.ledger = Ledger()
+        self._run = run
+        self._at_run: _HeldFile | None = None
+        self._elsewhere: _HeldFile | None = None
+        try:
+            self._at_run = _HeldFile(run / LEDGER_NAME)
+        except OSError as error:
+            self._elsewhere = self._hold_elsewhere(error)
+
+    def save(self, ledger: Ledger) -> None:
+        """Replace the ledger, durably, before this returns."""
+        if self._elsewhere is None and self._at_run is not None:
+            try:
+                self._at_run.save(ledger)
+            except OSError as error:
+                self._elsewhere = self._hold_elsewhere(error)
+        if self._elsewhere is not None:
+            try:
+                self._elsewhere.save(ledger)
+            except OSError as error:
+                raise _unwritable(self._elsewhere.path, error) from error
+            if self._at_run is not None:
+                self._at_run.superseded = True
+        self.ledger = ledger
+
+    def close(self) -> None:
+        """Let go of the locks, and of the files that hold nothing."""
+        for held in (self._at_run, self._elsewhere):
+            if held is not None:
+                held.close()
+
+    def _hold_elsewhere(self, error: OSError) -> _HeldFile:
+        if error.errno not in _NO_PLACE:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and not self._run.is_dir():
+                raise LedgerUnwritable(
+                    f"{self._run} is not there any more.", "Run the command again with the path it has now."
+                ) from error
+            raise _unwritable(self._run / LEDGER_NAME, error) from error
+        path = _state_path(self._run)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return _HeldFile(path)
+        except OSError as fault:
+            raise _unwritable(path, fault) from fault
+
+
 class _HeldFile:
     """A ledger file and its lock, which is on the file itself so that no second file is needed.
 
     A save replaces the file, so the new one is locked before it takes the old one's place; and whoever
-    gets the lock looks whether the file is still the one at that path.
+    gets the lock looks whether the file is still the one at that path. Raises OSError and RunBusy.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+        self.superseded = False  # by a ledger elsewhere
         for _ in range(_MOST_ATTEMPTS):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
@@ -202,53 +258,60 @@ class _HeldFile:
         else:
             raise _busy(path)
         self._descriptor = descriptor
-        self.ledger = Ledger()
 
     def save(self, ledger: Ledger) -> None:
         """Write a new file, lock it, make it durable, and put it in the old one's place."""
-        temporary = self._path.with_name(self._path.name + ".tmp")
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        new = _open_anew(temporary)
         try:
-            new = os.open(
-                temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
-            )
-            try:
-                lock_descriptor(new, blocking=False)  # nobody else opens this name without the lock we hold
-                with open(new, "wb", closefd=False) as file:
-                    file.write(_written(ledger))
-                os.fsync(new)
-                temporary.replace(self._path)
-            except BaseException:
-                os.close(new)
-                temporary.unlink(missing_ok=True)
-                raise
-            os.close(self._descriptor)
-            self._descriptor, self.ledger = new, ledger
-            _sync_directory(self._path.parent)
-        except OSError as error:
-            raise _unwritable(self._path, error) from error
+            lock_descriptor(new, blocking=False)  # nobody else opens this name without the lock we hold
+            with open(new, "wb", closefd=False) as file:
+                file.write(_written(ledger))
+            os.fsync(new)
+            temporary.replace(self.path)
+        except BaseException:
+            os.close(new)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(self._descriptor)
+        self._descriptor = new
+        _sync_directory(self.path.parent)
 
     def close(self) -> None:
-        """Let go of the lock; an empty file, made for its sake only, goes as well."""
+        """Let go of the lock; an empty file, made for its sake only, goes as well, and an outdated one."""
         with contextlib.suppress(OSError):
-            if os.fstat(self._descriptor).st_size == 0 and _same_file(self._path, self._descriptor):
-                self._path.unlink()
+            needless = self.superseded or os.fstat(self._descriptor).st_size == 0
+            if needless and _same_file(self.path, self._descriptor):
+                self.path.unlink()
         os.close(self._descriptor)
 
 
-def _hold_in_state_directory(run: Path) -> _HeldFile:
-    path = _state_path(run)
+def _open_anew(path: Path) -> int:
+    """Make a file to write; what a killed process left there is removed, not written into, for it may be
+    another file's second name, or no file at all."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    path.unlink(missing_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _HeldFile(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+        return os.open(path, flags, 0o666)
+    except FileExistsError:  # a network file system can be late to say so
+        path.unlink(missing_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 def _busy(path: Path) -> RunBusy:
     return RunBusy(f"Another yolo-clearml is at work on {path.parent}.", "Try again when it is done.")
 
 
+_IN_THE_WAY = {errno.EISDIR: "a directory", errno.ELOOP: "a link"}
+
+
 def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
+    if error.errno in _IN_THE_WAY:
+        there = error.filename or path
+        return LedgerUnwritable(
+            f"{there} cannot be written: it is {_IN_THE_WAY[error.errno]}.",
+            "Remove it, then run the same command again.",
+        )
     return LedgerUnwritable(
         f"{path} cannot be written: {error.strerror}.",
         f"Free some space, or set {STATE_DIR_VARIABLE} to a folder that can be written.",

@@ -34,6 +34,7 @@ import io
 import json
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -142,6 +143,11 @@ class _Session:
                         yield from _copy(source, target, self._root / event.file.name)
             with _replacing(session) as file, ZipFile(file, "w") as archive:
                 yield from self._write(events, archive, weights)
+        except IsADirectoryError as cause:
+            raise ExportUnwritable(
+                f"{cause.filename or session} cannot be written: {cause.strerror}.",
+                "Remove it, then run the same command again.",
+            ) from cause
         except OSError as cause:
             raise ExportUnwritable(
                 f"{session} cannot be written: {cause.strerror or cause}.",
@@ -320,7 +326,6 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(path.name + ".tmp")
     with open(_hold(temporary), "r+b") as file:
         try:
-            file.truncate()
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -336,17 +341,33 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _hold(path: Path) -> int:
-    """Open a file to be written by this descriptor alone; waits for another export of the same run."""
+    """Make a file to be written by this descriptor alone; waits for another export of the same run.
+
+    What a kill left, or anybody else, is removed and not written into: it may have another name as well.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
+        made = True
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            made = False
+            try:
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
+                    continue
+                descriptor = os.open(path, flags)
+            except FileNotFoundError:
+                continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             held = os.fstat(descriptor)
             # whoever held it before has renamed or removed it
             with suppress(FileNotFoundError):
                 if os.path.samestat(held, path.lstat()):
-                    return descriptor
+                    if made:
+                        return descriptor
+                    path.unlink()
         except BaseException:
             os.close(descriptor)
             raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
 _MOST_COLUMNS = 1_000  # a detection run has 15; YOLOv5 adds two per class
+_LONGEST_COLUMN = 200  # characters of a name; ClearML's index refuses titles of more than 32,766 bytes
 _MOST_EPOCHS = 10_000_000  # keeps an epoch number well inside ClearML's 64-bit iteration
 _MALFORMED_NAMED = 1_000  # line numbers kept; a binary file would have millions
 
@@ -88,7 +89,7 @@ def _header(line: bytes) -> tuple[str, ...] | None:
     except UnicodeDecodeError:
         return None
     usable = names[0] == "epoch" and len(names) <= _MOST_COLUMNS and len(set(names)) == len(names)
-    return names if usable and all(names) else None
+    return names if usable and all(0 < len(name) <= _LONGEST_COLUMN for name in names) else None
 
 
 def _row(line: bytes, width: int) -> Row | None:

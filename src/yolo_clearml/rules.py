@@ -37,6 +37,8 @@ from .scan import Run, plots_wanted
 SHORTEST_NAME = 3  # characters; ClearML refuses shorter projects, tasks and models
 _DEEPEST_PROJECT = 10  # levels; ClearML refuses deeper ones
 _LONGEST_NAME = 256  # characters
+_LONGEST_METRIC = 200  # characters; ClearML's index refuses names of more than 32,766 bytes
+_LARGEST = (2 - 2**-23) * 2.0**127  # of a 32-bit float; the server refuses a whole batch for a larger one
 _BATCH = re.compile(r"(?P<before>.*)_batch(?P<number>\d{1,9})(?!\d)(?P<after>.*)", re.DOTALL)
 _COMPONENTS = ("(B)", "(M)", "(P)")  # suffixes of the metrics of boxes, masks and poses
 _MAIN_METRICS = (
@@ -75,7 +77,9 @@ def run_key(run: Run) -> str:
     """Give the run's own key, 32 hex digits.
 
     It is made of what a move, a copy and a resume leave alone and a new training changes: the bytes of the
-    first row, and the ``name`` and ``save_dir`` that the run states of itself.
+    first row, and the ``name`` and ``save_dir`` that the run states of itself. Where the rows hold no time
+    (before 8.3.20, YOLOv5), a repetition of a training that gives the very same first row in a place of the
+    same name is taken for the same training; ``--new`` tells them apart.
     """
     told = [run.first_row.decode("ascii"), str(run.args.get("name")), str(run.args.get("save_dir"))]
     return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -89,12 +93,16 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     iterations = _Iterations(run)
     for section, source in era.sections:
         values = run.hyp if source == "hyp" else {**run.args, **era.extra_arguments}
-        draft.report(f"args/{section}", Hyperparameters(section, _parameters(values, era)))
+        parameters = _parameters(values, era)
+        if parameters.pop("", None) is not None:  # ClearML refuses it
+            draft.missing.append("an argument without a name")
+        draft.report(f"args/{section}", Hyperparameters(section, parameters))
     draft.report("properties", _properties(run))
     _epochs(run, era, iterations, draft)
+    if run.state is RunState.FINISHED:
+        _final_values(run, era, draft)  # before the pictures: numbers then share a request
     _pictures(run, era, iterations, draft)
     if run.state is RunState.FINISHED:
-        _final_values(run, era, draft)
         _output_model(run, era, folder[1], iterations, draft)
     draft.report(STATUS, Status(run.state))
     draft.missing += run.unfit
@@ -252,7 +260,7 @@ def _iso(milliseconds: int) -> str:
 
 
 def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
-    gaps: dict[str, list[int]] = {}
+    gaps: dict[str, list[tuple[int, float]]] = {}  # iteration and value, by column
     for row in run.table.rows:
         at = run.times.at[row.epoch]
         events: list[Event] = []
@@ -262,24 +270,36 @@ def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
                 continue  # time
             title = era.titles.get(prefix, prefix)
             series = column if era.series_keeps_prefix else rest
-            if math.isfinite(value):
+            if _storable(value):
                 events.append(Scalar(title, series, value, iterations.of(row), at))
             else:
-                gaps.setdefault(column, []).append(iterations.of(row))
+                gaps.setdefault(column, []).append((iterations.of(row), value))
         took = run.times.took.get(row.epoch)
         if took is not None and not run.yolov5:
-            events.append(Scalar("Epoch Time", "Epoch Time", took, iterations.of(row), at))
+            if _storable(took):
+                events.append(Scalar("Epoch Time", "Epoch Time", took, iterations.of(row), at))
+            else:
+                gaps.setdefault("Epoch Time", []).append((iterations.of(row), took))
         draft.report(f"epoch/{iterations.of(row)}", *events)
         if row is run.table.rows[0]:
             _model_facts(run, era, at, draft)
     for column, where in gaps.items():
-        shown = ", ".join(map(str, where[:10])) + (", ..." if len(where) > 10 else "")
+        shown = ", ".join(str(at) for at, _ in where[:10]) + (", ..." if len(where) > 10 else "")
         count = f"{len(where)} value{'s' if len(where) > 1 else ''}"
-        draft.missing.append(f"{column}: {count} not finite (iteration {shown})")
+        why = _why_not_storable(*(value for _, value in where))
+        draft.missing.append(f"{column}: {count} {why} (iteration {shown})")
     if not run.times.took and not run.yolov5:
         draft.missing.append("Epoch Time")
     if not run.times.exact:
         draft.missing.append("the time of each epoch (spread evenly over the training)")
+
+
+def _storable(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= _LARGEST
+
+
+def _why_not_storable(*values: float) -> str:
+    return "not finite or too large" if any(map(math.isfinite, values)) else "not finite"
 
 
 def _model_facts(run: Run, era: Era, at: int, draft: _Draft) -> None:
@@ -369,12 +389,17 @@ def _final_values(run: Run, era: Era, draft: _Draft) -> None:
         return
     recorded = dict(run.best.train_metrics) if run.best else {}
     row = max(run.table.rows, key=lambda row: (_fitness(_metrics(run, row), era), row.epoch))
-    metrics = {k: v for k, v in recorded.items() if k.startswith("metrics/")} or _metrics(run, row)
+    named = {k: v for k, v in recorded.items() if k.startswith("metrics/") and len(k) <= _LONGEST_METRIC}
+    metrics = named or _metrics(run, row)
+    if any(len(k) > _LONGEST_METRIC for k in recorded):
+        draft.missing.append(f"final metrics with names of more than {_LONGEST_METRIC} characters")
     fitness = recorded.get("fitness", _fitness(metrics, era))
     values = {**metrics, "fitness": fitness}
-    sent = {name: value for name, value in values.items() if math.isfinite(value)}
+    sent = {name: value for name, value in values.items() if _storable(value)}
     draft.report("final", *(SingleValue(name, value, run.times.ended) for name, value in sent.items()))
-    draft.missing += [f"the final {name}: not finite" for name in values if name not in sent]
+    draft.missing += [
+        f"the final {name}: {_why_not_storable(value)}" for name, value in values.items() if name not in sent
+    ]
     draft.missing.append(era.final_evaluation)
     draft.missing.append("the exact final metrics (sent: those of the epoch that best.pt was saved at)")
 

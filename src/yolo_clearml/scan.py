@@ -17,7 +17,7 @@ from .checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 from .eras import Release, guess_release, parse_release
 from .errors import RunUnreadable, UsageError
 from .events import FileStamp, RunState
-from .files import content_digest, is_whole_picture, read_bounded
+from .files import content_digest, is_whole_picture, raise_unless_judged, read_bounded
 from .results_csv import Table, last_stretch, latest_rows, parse
 from .times import Times, last_write, when
 
@@ -82,7 +82,8 @@ Found: TypeAlias = "Path | NotARun"
 def find_runs(paths: list[Path]) -> Iterator[Found]:
     """Find the run directories at or below each path, in order of name, each once.
 
-    Links are not followed and runs not entered. What only looks like a run comes as NotARun. Raises
+    Links are not followed and runs not entered. What only looks like a run comes as NotARun; a directory
+    that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable. Raises
     UsageError where a path does not exist or is no directory.
     """
     seen: set[tuple[int, int]] = set()
@@ -106,21 +107,24 @@ def _walk(path: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
         folder = waiting.pop()
         try:
             identity = folder.stat()
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            yield NotARun(folder, f"cannot be opened: {error.strerror}", "Check its permissions.")
+            folders = [folder / e.name for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:  # since its parent was listed
             continue
-        if (identity.st_dev, identity.st_ino) in seen:
+        except OSError:
+            yield folder
             continue
-        seen.add((identity.st_dev, identity.st_ino))
         names = {entry.name for entry in entries}
         if names.intersection(_ARGUMENT_FILES) or "results.csv" in names:
             yield folder
         else:
             if names.intersection(_VAL_LEFTOVERS):
                 yield NotARun(folder, "is a validation, not a training", "Nothing to do.")
-            waiting += [folder / e.name for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
+            waiting += folders
 
 
 def stamps(path: Path) -> tuple[FileStamp, ...]:
@@ -207,6 +211,8 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
             try:
                 checkpoints[name] = read_checkpoint(path / name)
             except CheckpointUnreadable as error:
+                if isinstance(error.__cause__, OSError):
+                    raise_unless_judged(path / name, error.__cause__)
                 unfit.append(f"{name}: {error.reason.rstrip('.')}")
     best, last = (checkpoints.get(name) for name in _WEIGHTS)
     release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)

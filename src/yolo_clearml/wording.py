@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .engine import Delivered
+from .errors import Exit, YoloClearmlError
 
 
 def size_text(size: int) -> str:
@@ -39,15 +40,26 @@ class ReaderGone(Exception):
     """Nobody reads the output any more, as after ``| head``."""
 
 
+class OutputUnwritable(YoloClearmlError):
+    """The output does not take a line, as on a full disk; raised once, what follows is thrown away."""
+
+    status = Exit.OURS
+
+
 def write_line(stream: TextIO, line: str) -> None:
-    """Write a line at once; raises ReaderGone."""
+    """Write a line at once; raises ReaderGone and OutputUnwritable."""
     try:
         stream.write(line + "\n")
         stream.flush()
-    except BrokenPipeError as cause:
+    except OSError as cause:
         # or Python may say at its end that the rest could not be written, as its manual has it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise ReaderGone from cause
+        if isinstance(cause, BrokenPipeError):
+            raise ReaderGone from cause
+        raise OutputUnwritable(
+            f"The output cannot be written: {cause.strerror or cause}.",
+            "The work was done all the same; to see how it stands, run it again with its output elsewhere.",
+        ) from cause
 
 
 def sent_text(outcome: Delivered) -> str:
