@@ -706,3 +706,17 @@ def test_a_fault_of_ours_over_one_run_keeps_its_traceback(
     assert "Traceback" in ended.stderr
     assert "nobody thought of this" in ended.stderr
     assert "v8.4.190-detect-noplots: failed: Unforeseen KeyError" in ended.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_dry_run_shows_no_token(run_cli: Run, make_run: MakeRun, form: list[str]) -> None:
+    """YOLOv5 keeps tokens among its arguments; ClearML gets them as ever, a terminal does not."""
+    run = make_run("yolov5-7.0.14-detect")
+    options = run / "opt.yaml"
+    written = options.stat().st_mtime
+    options.write_text(options.read_text().replace("hf_token: null", "hf_token: hf_abcdef"))
+    os.utime(options, (written, written))
+    ended = run_cli("upload", str(run), "--dry-run", *form)
+    assert "hf_token" in ended.out
+    assert "***" in ended.out
+    assert "hf_abcdef" not in ended.out + ended.err

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from .events import (
 )
 from .wording import printable, sent_text, shown_path
 
+_SECRET = re.compile("token|secret|password|api_?key|access_?key", re.IGNORECASE)
+
 
 def plan_lines(outcome: Delivered, plan: Plan, pending: Sequence[Report]) -> Iterator[str]:
     """Write a plan for a person: every event that would be sent, one a line, the same every time."""
@@ -48,7 +52,8 @@ def _event_lines(event: Event) -> Iterator[str]:
     match event:
         case Hyperparameters(section, values):
             for name, parameter in values.items():
-                yield f"param    {section}/{name} = {parameter.value!r} ({parameter.type or 'untyped'})"
+                value = _shown(name, parameter.value)
+                yield f"param    {section}/{name} = {value!r} ({parameter.type or 'untyped'})"
         case Properties(values):
             for name, value in values.items():
                 yield f"property {name} = {value!r}"
@@ -72,6 +77,11 @@ def _event_lines(event: Event) -> Iterator[str]:
             assert_never(event)
 
 
+def _shown(name: str, value: str) -> str:
+    """Hide what may be a key or token: ClearML gets it, as from the callback, but terminals are logged."""
+    return "***" if value and _SECRET.search(name) else value
+
+
 def plan_json(run: Path, plan: Plan, pending: Sequence[Report]) -> dict[str, Any]:
     """Give a plan as JSON can hold it: the same events, times included, in the order of sending."""
     return {
@@ -91,6 +101,9 @@ def plan_json(run: Path, plan: Plan, pending: Sequence[Report]) -> dict[str, Any
 def _event_json(event: object) -> Any:
     if isinstance(event, RunState):
         return event.value
+    if isinstance(event, Hyperparameters):
+        hidden = {n: replace(p, value=_shown(n, p.value)) for n, p in event.values.items()}
+        event = replace(event, values=hidden)
     if isinstance(event, dict):
         return {str(name): _event_json(value) for name, value in event.items()}
     if isinstance(event, tuple):
