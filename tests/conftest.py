@@ -23,6 +23,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         target = tmp_path / "runs" / (directory or name)
         target.mkdir(parents=True)
         with tarfile.open(GOLDEN / f"{name}.tar.gz") as archive:
+            archive.extraction_filter = lambda member, path: member  # our own files, times and all
             for member in archive.getmembers():
                 member.name = str(Path(member.name).relative_to("run"))
                 archive.extract(member, target)
