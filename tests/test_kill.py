@@ -109,7 +109,7 @@ def kill_at(number: int) -> None:
         return step
 
     os.fsync = counted(os.fsync)
-    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
+    os.replace = counted(os.replace)
     os.close = counted(os.close)
 
 

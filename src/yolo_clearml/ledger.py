@@ -268,7 +268,7 @@ class _HeldFile:
             with open(new, "wb", closefd=False) as file:
                 file.write(_written(ledger))
             os.fsync(new)
-            temporary.replace(self.path)
+            os.replace(temporary, self.path)  # noqa: PTH105  beside os.open and os.fsync
         except BaseException:
             os.close(new)
             temporary.unlink(missing_ok=True)
