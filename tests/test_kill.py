@@ -159,3 +159,26 @@ def test_a_live_run_killed_while_it_ends_is_ended_by_the_next_pass(
     (outcome,) = upload([run])
     assert isinstance(outcome, Delivered)
     assert "completed" == task["status"]
+
+
+def test_force_killed_half_way_is_finished_by_a_plain_upload(server: ClearMLDouble, small_run: Path) -> None:
+    """--force says that what the server has is unknown; so must the ledger, before anything is sent."""
+    upload([small_run])
+    wanted = end_state(server)
+    server.files.clear()
+    victims: list[int] = []
+
+    def kill(endpoint: str, count: int) -> None:
+        if endpoint == "tasks.started" and not victims:
+            victims.append(count)
+            os.kill(child, signal.SIGKILL)
+
+    server.before_request = kill
+    child = os.fork()
+    if child == 0:
+        try:
+            upload([small_run], force=True)
+        finally:
+            os._exit(99)
+    assert signal.SIGKILL == os.waitpid(child, 0)[1]
+    assert_recovers(server, small_run, wanted)

@@ -316,7 +316,8 @@ def _deliver(
                 settled=None,
                 facts=facts.stored(),
             )
-            held.save(ledger)  # before the first event: a crash must not cost a second task
+            # before the first event: a crash must cost neither a second task nor what --force asked for
+            held.save(ledger)
             sizes = (file_size(event) or 0 for report in pending for event in report.events)
             yield Started(path, facts, sum(sizes))
             for step in delivery.deliver(pending):
