@@ -61,7 +61,6 @@ from .exchange import (
 )
 from .payloads import Json
 
-TIMEOUT = 30.0  # seconds; how long an unreachable server is tried
 _CONNECT = 10.0  # seconds for a connection to be accepted
 _LONGEST_PAUSE = 8.0  # seconds between two tries
 _SLOWEST_STORAGE = 20 * 2**20  # bytes a second; a proxy may take everything before it passes it on
@@ -77,8 +76,6 @@ class RefusedRequest(ServerRefused):
             f"ClearML refused {endpoint} ({code}/{subcode}): {message}.",
             "If the sentence above does not say what to change, report it with the output of -v.",
         )
-        self.code = code
-        self.subcode = subcode
 
 
 class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
@@ -157,7 +154,7 @@ class Api:
     seconds. ``stop`` ends every wait between two tries.
     """
 
-    def __init__(self, timeout: float = TIMEOUT, stop: threading.Event | None = None) -> None:
+    def __init__(self, timeout: float, stop: threading.Event | None = None) -> None:
         self._timeout = timeout
         self._stop = stop or threading.Event()
         self._files = threading.local()

@@ -294,7 +294,8 @@ def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> Plan:
 def _deliver(
     path: Path, planned: Plan, facts: Facts, held: Held, settled: str | None, work: Work
 ) -> Iterator[Outcome]:
-    ledger = _current(held.ledger, planned, work)
+    # another training, in the same directory before this one, may have written the ledger there is
+    ledger = held.ledger if held.ledger.run == planned.key else Ledger(run=planned.key)
     pending = planned.reports if work.force or work.new else ledger.pending(planned)
     events = files = size = 0
     if pending or ledger.configured != work.server_hint:
@@ -335,10 +336,3 @@ def _deliver(
         yield Delivered(path, facts, task, ledger.url, events, files, size, planned.notes)
     else:
         yield UpToDate(path, facts, ledger.task, ledger.url)
-
-
-def _current(ledger: Ledger, planned: Plan, work: Work) -> Ledger:
-    """Begin a fresh ledger where another training, in the same directory, wrote the one there is."""
-    if ledger.run == planned.key:
-        return ledger
-    return Ledger(run=planned.key)
