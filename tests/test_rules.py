@@ -37,7 +37,7 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
-from yolo_clearml.rules import SHORTEST_NAME, Wishes, best_so_far, plan, run_key
+from yolo_clearml.rules import SHORTEST_NAME, Wishes, main_metric, plan, run_key
 from yolo_clearml.scan import Run
 
 
@@ -452,13 +452,13 @@ def test_what_was_not_understood_is_named(tmp_path: Path) -> None:
     assert f"21 unreadable lines of results.csv (line {lines})" in missing
 
 
-def test_the_best_value_so_far(run: Run) -> None:
-    """The main metric's best finite value; none where no column is known."""
-    assert ("mAP50-95(B)", 0.3) == best_so_far(run)
+def test_the_main_metric(run: Run) -> None:
+    """Its best and its latest finite value; none where no column is known."""
+    assert ("mAP50-95(B)", 0.3, 0.3) == main_metric(run)
     columns = ("a",) * 5
-    assert None is best_so_far(replace(run, table=replace(run.table, columns=columns)))
+    assert None is main_metric(replace(run, table=replace(run.table, columns=columns)))
     nan = tuple(replace(row, values=(math.nan,) * 5) for row in run.table.rows)
-    assert None is best_so_far(replace(run, table=replace(run.table, rows=nan)))
+    assert None is main_metric(replace(run, table=replace(run.table, rows=nan)))
 
 
 # -- hyperparameters

@@ -20,7 +20,8 @@ from test_files import refuse
 from yolo_clearml.eras import ERAS, YOLOV5
 from yolo_clearml.errors import RunUnreadable, UsageError
 from yolo_clearml.events import RunState
-from yolo_clearml.scan import NotARun, Run, find_runs, scan, stamps
+from yolo_clearml.finding import find_runs
+from yolo_clearml.scan import NotARun, Run, scan, stamps
 
 PNG = b"\x89PNG\r\n\x1a\n....IHDR....IDAT....IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff\xe0....\xff\xd9"

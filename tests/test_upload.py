@@ -13,10 +13,10 @@ from conftest import GOLDEN, MakeRun, long_after
 from double import ClearMLDouble
 from uploading import clearml_sink, end_state, fails, upload
 
-from yolo_clearml.engine import Delivered, Failed, Lazily, Outcome, Skipped, UpToDate, Work, once, sync
+from yolo_clearml.engine import Delivered, Failed, Lazily, Outcome, Skipped, UpToDate, Work, sync
+from yolo_clearml.finding import find_runs
 from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
 from yolo_clearml.rules import Wishes
-from yolo_clearml.scan import find_runs
 
 
 def the_task(server: ClearMLDouble) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def test_the_model_goes_where_output_uri_says(
     folder.mkdir()
     sink = clearml_sink(output_uri=f"file://{folder}")
     work = Work(Lazily(sink), FileLedgers(), configuration_stamp(), now=long_after)
-    outcomes: list[Outcome] = list(sync(lambda: find_runs([run]), once(), work))
+    outcomes: list[Outcome] = list(sync(find_runs([run]), work))
     assert [] == fails(outcomes)
     (model,) = server.models.values()
     assert model["uri"].startswith(f"file://{folder}/")
@@ -473,5 +473,5 @@ def test_another_workspace_is_told_everything(
     monkeypatch.setattr(Api, "workspace", property(lambda api: f"{api.host}#other"))
     monkeypatch.setenv("CLEARML_API_ACCESS_KEY", server.access_key)
     work = Work(Lazily(clearml_sink()), FileLedgers(), "another configuration", now=long_after)
-    outcomes = [o for o in sync(lambda: find_runs([run]), once(), work) if isinstance(o, Delivered)]
+    outcomes = [o for o in sync(find_runs([run]), work) if isinstance(o, Delivered)]
     assert 1 == len(outcomes)

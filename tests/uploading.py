@@ -11,10 +11,10 @@ from typing import Any
 from conftest import long_after
 from double import ClearMLDouble
 
-from yolo_clearml.engine import Failed, Lazily, Outcome, Progress, Started, Work, once, sync
+from yolo_clearml.engine import Failed, Lazily, Outcome, Progress, Started, Work, sync
+from yolo_clearml.finding import find_runs
 from yolo_clearml.ledger import FileLedgers, configuration_stamp
 from yolo_clearml.rules import Wishes
-from yolo_clearml.scan import find_runs
 from yolo_clearml.sinks import Sink
 
 
@@ -45,7 +45,7 @@ def upload(
         now=now,
         **options,
     )
-    outcomes = sync(lambda: find_runs(list(paths)), once(), work, jobs, threading.Event())
+    outcomes = sync(find_runs(list(paths)), work, jobs, threading.Event())
     return [outcome for outcome in outcomes if not isinstance(outcome, (Started, Progress))]
 
 

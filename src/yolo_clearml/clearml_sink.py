@@ -227,8 +227,9 @@ class _TaskDelivery:
 
     def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
         """Send reports in order, the events of many in one request."""
-        if reports:
-            self._start()
+        self._start()
+        if not reports:
+            self._api.call("tasks.ping", {"task": self.task_id})  # or the server takes it for dead
         for batch in _batches(reports):
             for tries_left in range(_TAKEN_OVER, -1, -1):
                 try:

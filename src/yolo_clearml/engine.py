@@ -1,27 +1,30 @@
 """The loop: look, plan, subtract the ledger, deliver the rest, note what was acknowledged.
 
-`sync` is the whole of ``upload`` (one pass) and of ``watch`` (many). It yields Outcomes and knows no
-terminal; it imports neither clearml nor matplotlib, which the sink does when there is something to send.
+`visit` does that for one run, `sync` for a stream of them: a stream that ends is ``upload``, one that gives
+a run again whenever something changed is ``watch``. Both yield Outcomes and know no terminal; they import
+neither clearml nor matplotlib, which the sink does when there is something to send.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from .errors import OurFault, YoloClearmlError
+from .errors import OurFault, RunGone, YoloClearmlError
 from .events import Plan, RunState
+from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
-from .rules import Wishes, best_so_far, plan
-from .scan import Found, NotARun, Run, scan, stamps
-from .sinks import Acknowledged, Sent, Sink, file_size
+from .rules import Wishes, main_metric, plan
+from .scan import NotARun, Run, scan, stamps
+from .sinks import Acknowledged, Sent, Sink, acknowledged, file_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Facts:
     epochs: int = 0  # rows of results.csv
     of_epochs: int | None = None  # that were asked for
     best: tuple[str, float] | None = None  # the main metric and its best value so far
+    latest: float | None = None  # value of the main metric
     missing: tuple[str, ...] = ()  # what the callback would have known and the directory does not hold
     project: str | None = None  # of its task
     tags: tuple[str, ...] = ()  # of its task, when it was made
@@ -55,6 +59,7 @@ class Facts:
                 epochs=int(stored.get("epochs", 0)),
                 of_epochs=stored.get("of_epochs"),
                 best=(str(best[0]), float(best[1])) if best else None,
+                latest=stored.get("latest"),
                 missing=tuple(map(str, stored.get("missing", ()))),
             )
         except (ValueError, TypeError, IndexError, KeyError):
@@ -90,6 +95,7 @@ class Delivered:
     files: int
     size: int  # bytes of files
     notes: tuple[str, ...]
+    again: float | None = None  # seconds since the epoch; when to look again, though nothing is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,7 @@ class UpToDate:
     facts: Facts
     task_id: str | None
     url: str | None
+    again: float | None = None  # as in Delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ class Skipped:
     run: Path
     reason: str
     hint: str
+    again: float | None = None  # as in Delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,7 @@ class Failed:
     error: YoloClearmlError
     task_id: str | None = None
     url: str | None = None
+    pending: int | None = None  # events that are still to be sent; None: unknown
 
 
 Outcome: TypeAlias = "Started | Progress | Delivered | UpToDate | Skipped | Failed"
@@ -154,38 +163,40 @@ class Lazily:
                 self._sink = self._make()
             return self._sink
 
+    def renew(self) -> None:
+        """Make another one next time: a sink remembers who did not answer, and does not ask again."""
+        with self._lock:
+            self._sink = None
 
-def once() -> Iterable[None]:
-    """A single pass."""
-    return (None,)
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A run to be visited."""
+
+    run: Path
+    keep_alive: bool = False  # where there is nothing to tell a live run's task, tell it that
 
 
 def sync(
-    find: Callable[[], Iterable[Found]],
-    passes: Iterable[object],
+    runs: Iterable[Found | Visit | None],
     work: Work,
     jobs: int = 1,
     stop: threading.Event | None = None,
 ) -> Iterator[Outcome]:
-    """Bring ClearML up to date with every run that ``find`` gives, once per pass; yields what happens.
+    """Bring ClearML up to date with every run that ``runs`` gives, in turn; yields what happens.
 
-    At most ``jobs`` runs at a time. A run that fails does not stop the others; an error that all of them
-    would meet is met by the sink once. After ``stop`` is set no further run is begun. Raises what ``find``
-    raises, and whatever is a fault of ours.
+    At most ``jobs`` runs at a time, and none at the same time as itself if ``runs`` does not give it again
+    before its last outcome was yielded; a None says that there is nothing to visit at the moment. A run that
+    fails does not stop the others; an error that all of them would meet is met by the sink once. After
+    ``stop`` is set no further run is begun. Raises what ``runs`` raises.
     """
     stop = stop or threading.Event()
-    for _ in passes:
-        yield from _in_parallel(find(), work, jobs, stop)
-
-
-def _in_parallel(found: Iterable[Found], work: Work, jobs: int, stop: threading.Event) -> Iterator[Outcome]:
-    """Visit runs in threads, and give their outcomes in the order they come."""
     outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
 
-    def visit_one(path: Path) -> None:
+    def visit_one(asked: Visit) -> None:
         try:
             if not stop.is_set():
-                for outcome in visit(path, work):
+                for outcome in visit(asked.run, work, asked.keep_alive):
                     outcomes.put(outcome)
                     if stop.is_set():
                         break
@@ -195,21 +206,21 @@ def _in_parallel(found: Iterable[Found], work: Work, jobs: int, stop: threading.
                 "This is a fault of yolo-clearml's own; report it.",
             )
             error.__cause__ = fault
-            outcomes.put(Failed(path, Facts(), error))
+            outcomes.put(Failed(asked.run, Facts(), error))
         finally:
             outcomes.put(None)
 
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="run") as pool:
         under_way = 0
         try:
-            for item in found:
+            for item in runs:
                 if stop.is_set():
                     break
                 if isinstance(item, NotARun):
                     yield Skipped(item.path, item.reason, item.hint)
-                    continue
-                pool.submit(visit_one, item)
-                under_way += 1
+                elif item is not None:
+                    pool.submit(visit_one, item if isinstance(item, Visit) else Visit(item))
+                    under_way += 1
                 # as many may wait as work, so that memory does not grow with the number of runs
                 while under_way >= 2 * jobs or not outcomes.empty():
                     outcome = outcomes.get()
@@ -226,32 +237,48 @@ def _in_parallel(found: Iterable[Found], work: Work, jobs: int, stop: threading.
             raise
 
 
-def visit(path: Path, work: Work) -> Iterator[Outcome]:
-    """Bring ClearML up to date with one run; the last outcome says how it went."""
-    facts, ledger = Facts(), Ledger()
+@dataclass(slots=True)
+class _SoFar:
+    """What is known of a run when something goes wrong with it."""
+
+    facts: Facts = field(default_factory=Facts)
+    ledger: Ledger = field(default_factory=Ledger)
+    pending: int | None = None  # events
+
+
+def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
+    """Bring ClearML up to date with one run; the last outcome says how it went, and that it is over."""
+    so_far = _SoFar()
     try:
-        listed = stamps(path)
-        ledger = work.ledgers.load(path)
-        settled = settled_stamp(listed, work.server_hint, repr((work.wishes, work.stale_after)))
-        anew = work.force or work.new
-        if ledger.settled == settled and not anew:
-            yield UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url)
-            return
-        run = scan(path, work.now(), work.stale_after)
-        if isinstance(run, NotARun):
-            yield Skipped(path, run.reason, run.hint)
-            return
-        planned = plan(run, work.wishes)
-        if not work.new:
-            planned = _as_made(planned, ledger, work.wishes)
-        facts = facts_of(run, planned)
-        # looking again must find the same: a run that ended is settled, one that lives is not
-        settled_now = settled if run.state is not RunState.LIVE else None
-        with work.ledgers.hold(path) as held:
-            yield from _deliver(path, planned, facts, held, settled_now, work)
+        outcome = yield from _visited(path, work, keep_alive, so_far)
     except YoloClearmlError as error:
         _drop_frames(error)
-        yield Failed(path, facts, error, ledger.task, ledger.url)
+        there = os.path.lexists(path)
+        failure = error if there else RunGone(f"{path} is not there any more.", "Give the path it has now.")
+        ledger = so_far.ledger
+        outcome = Failed(path, so_far.facts, failure, ledger.task, ledger.url, so_far.pending)
+    yield outcome
+
+
+def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
+    listed = stamps(path)
+    so_far.ledger = ledger = work.ledgers.load(path)
+    settled = settled_stamp(listed, work.server_hint, repr((work.wishes, work.stale_after)))
+    if ledger.settled == settled and not (work.force or work.new):
+        return UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url)
+    run = scan(path, work.now(), work.stale_after)
+    if isinstance(run, NotARun):
+        return Skipped(path, run.reason, run.hint, run.again)
+    planned = plan(run, work.wishes)
+    if not work.new:
+        planned = _as_made(planned, ledger, work.wishes)
+    so_far.facts = facts_of(run, planned)
+    # looking again must find the same: a run that ended is settled, one that lives is not
+    settled_now = settled if run.state is not RunState.LIVE else None
+    alive = keep_alive and run.state is RunState.LIVE
+    with work.ledgers.hold(path) as held:
+        outcome = yield from _deliver(path, planned, held, settled_now, alive, work, so_far)
+    return replace(outcome, again=run.again)
 
 
 def _drop_frames(error: BaseException | None) -> None:
@@ -264,6 +291,7 @@ def _drop_frames(error: BaseException | None) -> None:
 def facts_of(run: Run, planned: Plan) -> Facts:
     """Collect what a line of output says of a run."""
     asked = run.args.get("epochs")
+    metric = main_metric(run)
     return Facts(
         project=planned.project,
         name=planned.name,
@@ -271,7 +299,8 @@ def facts_of(run: Run, planned: Plan) -> Facts:
         state=run.state,
         epochs=len(run.table.rows),
         of_epochs=asked if isinstance(asked, int) else None,
-        best=best_so_far(run),
+        best=metric[:2] if metric else None,
+        latest=metric[2] if metric else None,
         missing=planned.missing,
     )
 
@@ -292,35 +321,40 @@ def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> Plan:
 
 
 def _deliver(
-    path: Path, planned: Plan, facts: Facts, held: Held, settled: str | None, work: Work
-) -> Iterator[Outcome]:
+    path: Path,
+    planned: Plan,
+    held: Held,
+    settled: str | None,
+    alive: bool,
+    work: Work,
+    so_far: _SoFar,
+) -> Generator[Outcome, None, Delivered | UpToDate]:
     # another training, in the same directory before this one, may have written the ledger there is
     ledger = held.ledger if held.ledger.run == planned.key else Ledger(run=planned.key)
     pending = planned.reports if work.force or work.new else ledger.pending(planned)
-    events = files = size = 0
-    if pending or ledger.configured != work.server_hint:
+    so_far.ledger, so_far.pending = ledger, acknowledged(pending).events
+    if pending or alive or ledger.configured != work.server_hint:
         server = work.sink().server
         if server is not None and server != ledger.server:
             ledger, pending = Ledger(server=server, run=planned.key), planned.reports
         ledger = replace(ledger, configured=work.server_hint)
-    if pending:
+    events = files = size = 0
+    if pending or alive:
         if work.new:
             ledger = replace(ledger, task=None, url=None, sent={}, copy=uuid4().hex[:8])
             held.save(ledger)  # before the task is made: a crash must not cost a second one
         with work.sink().open(planned, path, ledger.task, ledger.copy) as delivery:
             if delivery.fresh:
                 pending = planned.reports
-            ledger = replace(
-                ledger.forget(pending),
-                task=delivery.task_id,
-                url=delivery.url,
-                settled=None,
-                facts=facts.stored(),
-            )
-            # before the first event: a crash must cost neither a second task nor what --force asked for
-            held.save(ledger)
-            sizes = (file_size(event) or 0 for report in pending for event in report.events)
-            yield Started(path, facts, sum(sizes))
+            facts = so_far.facts.stored()
+            known = replace(ledger, task=delivery.task_id, url=delivery.url, settled=None, facts=facts)
+            so_far.ledger, so_far.pending = known, acknowledged(pending).events
+            if pending:
+                # before the first event: a crash must cost neither a second task nor what --force asked for
+                ledger = known.forget(pending)
+                held.save(ledger)
+                sizes = (file_size(event) or 0 for report in pending for event in report.events)
+                yield Started(path, so_far.facts, sum(sizes))
             for step in delivery.deliver(pending):
                 match step:
                     case Sent():
@@ -329,10 +363,9 @@ def _deliver(
                         ledger = ledger.acknowledge(step.reports)
                         held.save(ledger)
                         events, files, size = events + step.events, files + step.files, size + step.size
+                        so_far.pending -= step.events
     if settled is not None and ledger.settled != settled:
-        held.save(replace(ledger, settled=settled, facts=facts.stored()))
-    if pending:
-        task = ledger.task or ""
-        yield Delivered(path, facts, task, ledger.url, events, files, size, planned.notes)
-    else:
-        yield UpToDate(path, facts, ledger.task, ledger.url)
+        held.save(replace(ledger, settled=settled, facts=so_far.facts.stored()))
+    if not pending:
+        return UpToDate(path, so_far.facts, ledger.task, ledger.url)
+    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, events, files, size, planned.notes)

@@ -26,11 +26,13 @@ class YoloClearmlError(Exception):
     """Base of all errors meant for a person.
 
     ``str(error)`` is a sentence that says what happened, ``hint`` one that says what to do next.
-    ``fatal`` tells whether the other runs of the same call would meet it too.
+    ``fatal`` tells whether the other runs of the same call would meet it too, ``outage`` whether it will
+    pass by itself, for all runs at the same time.
     """
 
     status: Exit = Exit.SOME_FAILED
     fatal: bool = False
+    outage: bool = False
 
     def __init__(self, text: str, hint: str) -> None:
         super().__init__(text)
@@ -58,6 +60,10 @@ class UsageError(YoloClearmlError):
 
 class RunUnreadable(YoloClearmlError):
     """A run directory holds something that cannot be understood or must not be touched."""
+
+
+class RunGone(RunUnreadable):
+    """A run directory was moved or deleted since it was found."""
 
 
 class RunChanged(YoloClearmlError):
@@ -93,22 +99,27 @@ class ServerUnreachable(YoloClearmlError):
 
     status = Exit.UNREACHABLE
     fatal = True
+    outage = True
 
 
 class ServerFailing(ServerUnreachable):
     """The API server answers, but fails over one request again and again; others may fare better."""
 
     fatal = False
+    outage = False
 
 
 class FileServerUnreachable(YoloClearmlError):
     """The file server or storage does not take files; what needs no file was delivered."""
 
     status = Exit.UNREACHABLE
+    outage = True
 
 
 class FileNotTaken(FileServerUnreachable):
     """The file server answered, but did not confirm this file; another one may fare better."""
+
+    outage = False
 
 
 class ServerRefused(YoloClearmlError):

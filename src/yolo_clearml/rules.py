@@ -157,12 +157,12 @@ def _save_dir(run: Run) -> str:
     return _sendable(str(run.args.get("save_dir") or run.path.name))
 
 
-def best_so_far(run: Run) -> tuple[str, float] | None:
-    """Give the run's main metric and its best finite value; None where it has none."""
+def main_metric(run: Run) -> tuple[str, float, float] | None:
+    """Give the run's main metric: its name, its best and its latest finite value; None where it has none."""
     for name in _MAIN_METRICS:
         values = [value for value in run.table.column(name) or () if math.isfinite(value)]
         if values:
-            return name.removeprefix("metrics/"), max(values)
+            return name.removeprefix("metrics/"), max(values), values[-1]
     return None
 
 

@@ -1,4 +1,4 @@
-"""A save_dir to a Run, a frozen snapshot of everything the rules need; and finding save_dirs."""
+"""A save_dir to a Run, a frozen snapshot of everything the rules need."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 import yaml
 
 from .checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 from .eras import Release, guess_release, parse_release
-from .errors import RunUnreadable, UsageError
+from .errors import RunGone, RunUnreadable
 from .events import FileStamp, RunState
 from .files import content_digest, is_whole_picture, raise_unless_judged, read_bounded
 from .results_csv import Table, last_stretch, latest_rows, parse
@@ -39,10 +38,8 @@ _PICTURE = re.compile(
     re.DOTALL,
 )
 _WEIGHTS = ("weights/best.pt", "weights/last.pt")
-_ARGUMENT_FILES = ("args.yaml", "opt.yaml")
-_DATA_FILES = (*_WEIGHTS, *_ARGUMENT_FILES, "hyp.yaml", "results.csv")
-# What a directory of ``yolo val`` or ``yolo predict`` holds and no training leaves without args.yaml.
-_VAL_LEFTOVERS = ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")
+ARGUMENT_FILES = ("args.yaml", "opt.yaml")
+_DATA_FILES = (*_WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +58,7 @@ class Run:
     earlier_rows: int  # of older trainings in the same file
     times: Times
     copied: bool  # without its file times, so that they say nothing
+    again: float | None  # seconds since the epoch; when it counts as dead, if nothing is written by then
     best: Checkpoint | None
     last: Checkpoint | None
     files: Mapping[str, FileStamp]  # whole pictures and weights that belong to this training
@@ -74,57 +72,7 @@ class NotARun:
     path: Path
     reason: str
     hint: str
-
-
-Found: TypeAlias = "Path | NotARun"
-
-
-def find_runs(paths: list[Path]) -> Iterator[Found]:
-    """Find the run directories at or below each path, in order of name, each once.
-
-    Links are not followed and runs not entered. What only looks like a run comes as NotARun; a directory
-    that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable. Raises
-    UsageError where a path does not exist or is no directory.
-    """
-    seen: set[tuple[int, int]] = set()
-    for path in paths:
-        hint = "Give a run directory (the save_dir of a training), or a folder above some."
-        try:
-            if not stat.S_ISDIR(path.stat().st_mode):
-                raise UsageError(f"{path} is not a directory.", hint)
-        except FileNotFoundError as cause:
-            raise UsageError(f"{path} does not exist.", hint) from cause
-        except (OSError, ValueError) as cause:
-            raise UsageError(
-                f"{path} cannot be opened: {getattr(cause, 'strerror', cause)}.", hint
-            ) from cause
-        yield from _walk(path, seen)
-
-
-def _walk(path: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
-    waiting = [path]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            identity = folder.stat()
-            if (identity.st_dev, identity.st_ino) in seen:
-                continue
-            seen.add((identity.st_dev, identity.st_ino))
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-            folders = [folder / e.name for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:  # since its parent was listed
-            continue
-        except OSError:
-            yield folder
-            continue
-        names = {entry.name for entry in entries}
-        if names.intersection(_ARGUMENT_FILES) or "results.csv" in names:
-            yield folder
-        else:
-            if names.intersection(_VAL_LEFTOVERS):
-                yield NotARun(folder, "is a validation, not a training", "Nothing to do.")
-            waiting += folders
+    again: float | None = None  # seconds since the epoch; when time alone makes something else of it
 
 
 def stamps(path: Path) -> tuple[FileStamp, ...]:
@@ -141,20 +89,27 @@ def stamps(path: Path) -> tuple[FileStamp, ...]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = prefix + entry.name
-                    if not (_is_picture(name) or name in _DATA_FILES):
+                    if not is_of_a_run(name):
                         continue
                     with contextlib.suppress(FileNotFoundError):  # a live run replaces files
                         status = entry.stat(follow_symlinks=False)
                         if stat.S_ISREG(status.st_mode):
                             found.append(FileStamp(name, status.st_size, status.st_mtime_ns))
+    except FileNotFoundError as cause:
+        raise RunGone(f"{path} is not there any more.", "Give the path it has now.") from cause
     except OSError as cause:
         raise RunUnreadable(
-            f"{path} cannot be listed: {cause.strerror}.", "Check that it exists and that you may read it."
+            f"{path} cannot be listed: {cause.strerror}.", "Check that it is a directory that you may read."
         ) from cause
     found.sort(key=lambda stamp: stamp.name)
     pictures = [stamp for stamp in found if _is_picture(stamp.name)]
     left_off = set(pictures[_MOST_PICTURES:])
     return tuple(stamp for stamp in found if stamp not in left_off)
+
+
+def is_of_a_run(name: str) -> bool:
+    """Tell whether a file of this name, relative to the run directory, has a say in what is reported."""
+    return _is_picture(name) or name in _DATA_FILES
 
 
 def _is_picture(name: str) -> bool:
@@ -201,10 +156,12 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     fresh = now - newest < patience
     begun_anew = not resumed and args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
     if not stretch.rows or (begun_anew and fresh):
-        reason = "has not finished an epoch yet" if fresh else "died before its first epoch ended"
-        return NotARun(path, reason, "Nothing to report yet." if fresh else "There is nothing to report.")
+        if fresh:
+            return NotARun(path, "has not finished an epoch yet", "Nothing to report yet.", newest + patience)
+        return NotARun(path, "died before its first epoch ended", "There is nothing to report.")
 
-    own, unfit = _own_files(listed, args_stamp, csv_stamp, stretch, resumed)
+    own, earlier_files = _own_files(listed, args_stamp, csv_stamp, stretch, resumed)
+    unfit = list(earlier_files)
     checkpoints: dict[str, Checkpoint] = {}
     for name in _WEIGHTS:
         if name in own:
@@ -222,13 +179,18 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     batch = own.get("train_batch0.jpg", args_stamp)
     times = when(stretch, written, None if copied else batch.mtime_ns // 1_000_000)
     if stale_after is None:
-        patience = max(patience, _STALE_EPOCHS * max(times.took.values(), default=0.0))
-    live = now - (written / 1000 if copied else newest) < patience
-    state = _state(own, checkpoints, csv_stamp, live, plots_wanted(args, yolov5))
+        patience = max(patience, _STALE_EPOCHS * times.longest_epoch)
+    dead = (written / 1000 if copied else newest) + patience
+    half = sorted(n for n in own if n not in _WEIGHTS and not is_whole_picture(path, n))
+    broken = [n for n in own if n in _WEIGHTS and n not in checkpoints]
+    state = _state(own, checkpoints, csv_stamp, now < dead, plots_wanted(args, yolov5), [*half, *broken])
     if state is RunState.LIVE and not checkpoints and args.get("save", True) and not yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
-        return NotARun(path, "has no checkpoint yet", "It is looked at again next time.")
-    files, half = _whole_files(path, own, state)
+        return NotARun(path, "has no checkpoint yet", "It is looked at again next time.", dead)
+    if state is RunState.LIVE:
+        unfit = earlier_files  # what is half-written now will be whole next time
+    else:
+        unfit += [f"{n}: {'empty' if own[n].size == 0 else 'not a whole picture'}" for n in half]
     return Run(
         path=path,
         args=args,
@@ -242,10 +204,11 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         earlier_rows=earlier,
         times=times,
         copied=copied,
+        again=dead if state is RunState.LIVE else None,
         best=best,
         last=last,
-        files=files,
-        unfit=tuple(sorted([*unfit, *half])),
+        files=_with_content(path, {n: s for n, s in own.items() if n not in half}, state),
+        unfit=tuple(sorted(unfit)),
     )
 
 
@@ -330,15 +293,19 @@ def _state(
     csv: FileStamp,
     live: bool,
     draws: bool,
+    unfinished: Sequence[str],
 ) -> RunState:
     """Finished: every checkpoint is stripped. Without one: results.png, drawn last, is newer than the rows.
 
     Checkpoints are stripped before the final validation and its plots, so while things are still being
-    written and results.png is to come, the training goes on. Death and a pause look alike on disk; only
-    ``live``, a recent write, tells them apart.
+    written and results.png is to come, the training goes on; and so it does while results.png or a
+    checkpoint is ``unfinished``, half-written. Death and a pause look alike on disk; only ``live``, a recent
+    write, tells them apart.
     """
     picture = own.get("results.png")
     drawn = picture is not None and picture.mtime_ns >= csv.mtime_ns
+    if live and any(name in unfinished for name in ("results.png", *_WEIGHTS)):
+        return RunState.LIVE
     if checkpoints:
         stripped = all(checkpoint.stripped for checkpoint in checkpoints.values())
         finished = stripped and (drawn or not draws or not live)
@@ -349,19 +316,7 @@ def _state(
     return RunState.LIVE if live else RunState.STOPPED
 
 
-def _whole_files(
-    path: Path, own: Mapping[str, FileStamp], state: RunState
-) -> tuple[dict[str, FileStamp], list[str]]:
-    """Leave out half-written pictures; of a live run without a word, for it will finish them.
-
-    The rest is told by content, but for weights that are still changing.
-    """
-    half = sorted(n for n in own if n not in _WEIGHTS and not is_whole_picture(path, n))
-    read = {n for n in own if n not in _WEIGHTS or state is RunState.FINISHED}
-    whole = {
-        n: replace(s, content=content_digest(path, n)) if n in read else s
-        for n, s in own.items()
-        if n not in half
-    }
-    said = [] if state is RunState.LIVE else half
-    return whole, [f"{n}: {'empty' if own[n].size == 0 else 'not a whole picture'}" for n in said]
+def _with_content(path: Path, files: Mapping[str, FileStamp], state: RunState) -> dict[str, FileStamp]:
+    """Tell files by their content, but for weights that are still changing."""
+    read = {n for n in files if n not in _WEIGHTS or state is RunState.FINISHED}
+    return {n: replace(s, content=content_digest(path, n)) if n in read else s for n, s in files.items()}

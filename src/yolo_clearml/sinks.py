@@ -49,6 +49,8 @@ class Delivery(Protocol):
     def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
         """Send the reports in order; each is acknowledged once, after everything in it has arrived.
 
+        Without any, only let the server know that the training goes on.
+
         Raises a YoloClearmlError at the first that cannot be sent; what was acknowledged before stays so.
         """
 

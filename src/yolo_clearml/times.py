@@ -31,6 +31,12 @@ class Times:
     took: Mapping[int, float]  # epoch as printed: seconds; empty where there is no ``time`` column
     exact: bool  # False: spread evenly, because nothing on disk says when
 
+    @property
+    def longest_epoch(self) -> float:
+        """Seconds of the longest epoch; of an average one where the rows hold no times."""
+        spread = (self.ended - self.began) / 1000 / len(self.at)
+        return max(self.took.values(), default=spread)
+
 
 def last_write(mtime_ns: int, saved: str | None) -> int:
     """Say when results.csv was last written, in milliseconds since the epoch.

@@ -1,0 +1,144 @@
+"""What a watch tells: each thing when it is new, and a server that is away once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import assert_never
+
+from .console import Console, JsonLines
+from .engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from .events import RunState
+from .live_table import LiveTable
+from .wording import printable, sent_text, shown_path, write_line
+
+
+class Watching:
+    """A console that tells what is new, in the way that fits where the output goes."""
+
+    def __init__(self, as_json: bool, quiet: bool, verbose: bool) -> None:
+        self._live: LiveTable | None = None
+        if not as_json and not quiet and sys.stdout.isatty():
+            self._live = LiveTable()
+        lines: Console = JsonLines(quiet) if as_json else WatchLines(quiet, verbose)
+        self._inner: Console = self._live or lines
+        self._as_json = as_json
+        self._last: dict[Path, str | None] = {}  # what was told of a run that is the same when told again
+        self._away: set[Path] = set()  # runs that wait for a server
+
+    def __enter__(self) -> Watching:
+        self._inner.__enter__()
+        return self
+
+    def show(self, outcome: Outcome) -> None:
+        """Show an outcome, unless it says what was said before."""
+        same: str | None = None
+        match outcome:
+            case Started() | Progress():
+                self._inner.show(outcome)
+                return
+            case Failed() if outcome.error.outage:
+                if not self._away:
+                    self._alert(f"{outcome.error} It is asked again until it answers; nothing is lost.")
+                self._away.add(outcome.run)
+                same = "away"
+            case Failed():
+                same = f"failed: {outcome.error} {outcome.error.hint}"
+            case Skipped():
+                same = f"skipped: {outcome.reason}"
+            case Delivered():
+                pass
+            case UpToDate():
+                same = "up to date"
+        if self._away and not isinstance(outcome, (Failed, Skipped)) and outcome.run in self._away:
+            self._away.clear()
+            self.say("ClearML answers again.")
+        new = same is None or self._last.get(outcome.run) != same
+        self._last[outcome.run] = same or "up to date"
+        if self._live is not None:
+            self._live.show(outcome)
+            if new and isinstance(outcome, Failed) and same is not None and same != "away":
+                self._alert(f"{shown_path(outcome.run)}: {same}")
+        elif new and (same != "away" or self._as_json):
+            self._inner.show(outcome)
+
+    def say(self, text: str) -> None:
+        """Tell a person something that is no outcome; from any thread."""
+        self._inner.say(text)
+
+    def _alert(self, text: str) -> None:
+        """Tell what even someone who asked for errors only wants to know."""
+        if self._live is not None:
+            self._live.say(text)
+        else:
+            write_line(sys.stderr, f"yolo-clearml: {printable(text)}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inner.__exit__(kind, error, trace)
+
+
+class WatchLines:
+    """A line per run that changed, for pipes, files and journals: outcomes that are news."""
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        self._quiet, self._verbose = quiet, verbose
+        self._introduced: set[Path] = set()  # runs whose address was told
+
+    def __enter__(self) -> WatchLines:
+        return self
+
+    def show(self, outcome: Outcome) -> None:
+        """Write a line that begins with the run."""
+        run = shown_path(outcome.run)
+        match outcome:
+            case Started() | Progress():
+                pass
+            case Delivered():
+                told = f"{run}: {how_far(outcome.facts)}: sent {sent_text(outcome)}"
+                self._result(f"{told}{self._address(outcome)}")
+                for note in outcome.notes:
+                    self.say(f"{run}: {printable(note)}")
+            case UpToDate():
+                if self._verbose:
+                    self._result(f"{run}: {how_far(outcome.facts)}: up to date{self._address(outcome)}")
+            case Skipped():
+                if self._verbose:
+                    self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
+            case Failed():
+                told = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                write_line(sys.stderr, f"{run}: failed: {told}")
+            case _:
+                assert_never(outcome)
+
+    def say(self, text: str) -> None:
+        """Write to stderr."""
+        if not self._quiet:
+            write_line(sys.stderr, text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass  # each line stands for itself
+
+    def _result(self, line: str) -> None:
+        if not self._quiet:
+            write_line(sys.stdout, line)
+
+    def _address(self, outcome: Delivered | UpToDate) -> str:
+        """Give the task's address, once for each run."""
+        if outcome.url is None or outcome.run in self._introduced:
+            return ""
+        self._introduced.add(outcome.run)
+        return f": {printable(outcome.url)}"
+
+
+def how_far(facts: Facts) -> str:
+    """Write how far a training has come: epoch 3 of 8, mAP50-95(B) 0.412."""
+    of = f" of {facts.of_epochs}" if facts.of_epochs else ""
+    metric = f", {facts.best[0]} {facts.latest:.3f}" if facts.best and facts.latest is not None else ""
+    ended = f"{facts.state.value}, " if facts.state not in (None, RunState.LIVE) else ""
+    return printable(f"{ended}epoch {facts.epochs}{of}{metric}")
