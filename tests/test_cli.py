@@ -41,7 +41,10 @@ OPTIONS = {
     "--dry-run",
     "--force",
     "--new",
+    "--metrics",
     "--jobs",
+    "--include",
+    "--exclude",
     "--stale-after",
     "--timeout",
     "--json",
@@ -431,7 +434,7 @@ def test_not_configured(
     assert "clearml-init" in ended.err
 
 
-@pytest.mark.parametrize("where", ["find_runs", "sync"])
+@pytest.mark.parametrize("where", ["cli.find_runs", "library.upload"])
 @pytest.mark.parametrize("kind", [KeyError, BrokenPipeError, EOFError])
 def test_a_fault_of_ours(
     run_cli: Run,
@@ -443,10 +446,10 @@ def test_a_fault_of_ours(
 ) -> None:
     """1, with the whole traceback on stderr; also for errors that a command line may end with in silence."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise kind("out of order")
 
-    monkeypatch.setattr(cli, where, broken)
+    monkeypatch.setattr(f"yolo_clearml.{where}", broken)
     ended = run_cli("upload", small)
     assert (1, "") == (ended.status, ended.out)
     assert "Traceback (most recent call last)" in ended.err
@@ -580,6 +583,9 @@ VALUES: dict[str, tuple[str, object]] = {
     "--dry-run": ("1", True),
     "--force": ("true", True),
     "--new": ("yes", True),
+    "--metrics": ("file.prom", Path("file.prom")),
+    "--include": ("a* b", ["a*", "b"]),
+    "--exclude": ("a* b", ["a*", "b"]),
     "--jobs": ("7", 7),
     "--stale-after": ("60", 60.0),
     "--timeout": ("5", 5.0),
@@ -598,9 +604,9 @@ def test_each_option_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     command = upload_command()
     context = command.make_context("upload", ["run"])
     parsed = context.params[options_of(command)[option].name]
-    if option == "--tags":
+    if isinstance(value, list):
         parsed = list(parsed)
-    assert value == (Path(parsed) if option == "--offline" else parsed)
+    assert value == (Path(parsed) if isinstance(value, Path) else parsed)
     if option == "--jobs":
         assert 2 == command.make_context("upload", ["--jobs", "2", "run"]).params["jobs"]
 

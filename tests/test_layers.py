@@ -16,16 +16,17 @@ PACKAGE = Path(__file__).parent.parent / "src" / "yolo_clearml"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 ORDER = (
-    *("errors", "events", "results_csv", "files", "checkpoint", "eras", "times", "scan", "finding"),
-    *("rules",),
-    *("ledger", "payloads", "sinks", "figures", "exchange", "clearml_api", "clearml_sink", "offline_sink"),
-    *("engine", "agenda", "triggers", "wording", "plan_text", "terminal", "console", "live_table", "news"),
-    *("interruption", "options", "cli"),
+    *("errors", "choice", "events", "results_csv", "files", "checkpoint", "eras", "times", "scan"),
+    *("finding", "rules", "ledger", "payloads", "sinks", "figures", "exchange", "clearml_api"),
+    *("clearml_sink", "offline_sink", "engine", "agenda", "triggers", "library", "metrics", "wording"),
+    *("plan_text", "terminal", "console", "standings", "live_table", "news", "interruption", "options"),
+    *("cli",),
 )
 # the one place of what is slow, large or has a say in how the code around it looks
 ONLY_IN = {
     **{"clearml": ("clearml_api",), "matplotlib": ("figures",), "PIL": ("figures",)},
     **{"watchdog": ("triggers",), "yaml": ("scan",), "filelock": ("ledger",), "platformdirs": ("ledger",)},
+    **{"pathspec": ("choice",), "prometheus_client": ("metrics",)},
     **{"rich": ("terminal", "live_table"), "typer": ("options", "cli")},
 }
 
@@ -86,7 +87,10 @@ main()
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["upload", "--help"], ["upload", "--dry-run", str(SAMPLE)]],
+    [
+        *(["--help"], ["--version"], ["upload", "--help"], ["watch", "--help"]),
+        ["upload", "--dry-run", str(SAMPLE)],
+    ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
 def test_what_is_slow_is_not_imported_in_vain(arguments: list[str], tmp_path: Path) -> None:
@@ -100,5 +104,14 @@ def test_what_is_slow_is_not_imported_in_vain(arguments: list[str], tmp_path: Pa
     assert ended.stdout
     modules = set(json.loads(told.read_text()))
     assert "yolo_clearml" in modules
-    assert set() == modules & {"clearml", "matplotlib", "PIL", "numpy", "torch", "watchdog"}
+    assert set() == modules & {
+        "clearml",
+        "matplotlib",
+        "PIL",
+        "numpy",
+        "torch",
+        "watchdog",
+        "prometheus_client",
+        "pathspec",
+    }
     assert before == {path: path.stat().st_mtime_ns for path in SAMPLE.rglob("*")}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import typer
 from typer.main import get_command
 
@@ -15,6 +19,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
 def options_of(command: str) -> set[str]:
     group = get_command(app)
     context = typer.Context(group)
@@ -22,13 +29,14 @@ def options_of(command: str) -> set[str]:
     return {flag for parameter in parameters for flag in parameter.opts if flag.startswith("-")}
 
 
-def test_every_option_is_explained_and_no_other() -> None:
-    """The table of options holds exactly those of ``upload --help``."""
-    table = README.split("### Options of `upload`")[1].split("###")[0]
-    explained = set(
-        re.findall(r"(?<![\w-])--?[a-z][a-z-]*", "".join(re.findall(r"^\| (.*?) \|", table, re.M)))
-    )
-    assert options_of("upload") - {"-h", "--help"} == explained
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained_and_no_other(command: str) -> None:
+    """The rows of the table that are of a command hold exactly the options of its ``--help``."""
+    table = README.split("### Options\n")[1].split("###")[0]
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|", table, re.M)
+    cells = "".join(options for options, commands in rows if command in commands.split(", "))
+    explained = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cells))
+    assert options_of(command) - {"-h", "--help"} == explained
 
 
 def test_every_exit_status_is_explained() -> None:
@@ -57,3 +65,15 @@ def test_the_messages_are_real() -> None:
         fixed = fixed.replace("aborted", "\0").replace("ClearML's file server", "\0")
         for piece in (piece.strip(" .") for piece in fixed.split("\0")):
             assert piece in source, piece
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    """The unit of the README is one, with a program that exists."""
+    unit = README.split("<!-- systemd unit -->\n```ini\n")[1].split("```")[0]
+    program = Path(sys.executable)
+    assert "%h/.local/bin/yolo-clearml" in unit
+    (tmp_path / "yolo-clearml.service").write_text(unit.replace("%h/.local/bin/yolo-clearml", str(program)))
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "yolo-clearml.service")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (0, "") == (ended.returncode, ended.stderr)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
-import itertools
 import os
 import pickle
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,8 @@ from conftest import MakeRun, long_after
 from test_files import refuse
 
 from yolo_clearml.eras import ERAS, YOLOV5
-from yolo_clearml.errors import RunUnreadable, UsageError
+from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
-from yolo_clearml.finding import find_runs
 from yolo_clearml.scan import NotARun, Run, scan, stamps
 
 PNG = b"\x89PNG\r\n\x1a\n....IHDR....IDAT....IEND\xaeB`\x82"
@@ -559,10 +557,12 @@ def test_results_beyond_any_training_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
 def test_a_directory_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
-    """It may have been deleted since it was found."""
+    """It may have been deleted since it was found, or replaced."""
     if kind == "file":
         put(tmp_path / "train", b"", WROTE)
-    assert "cannot be listed" in refused(tmp_path / "train")
+    assert {"missing": "is not there any more", "file": "cannot be listed"}[kind] in refused(
+        tmp_path / "train"
+    )
 
 
 @pytest.mark.parametrize("name", ["labels.jpg", "results.png", "weights/best.pt"])
@@ -611,150 +611,3 @@ def test_a_file_in_place_of_the_weights_is_no_fault(tmp_path: Path) -> None:
     shutil.rmtree(path / "weights")
     put(path / "weights", b"", WROTE)
     assert (None, RunState.FINISHED) == (run_of(path).best, run_of(path).state)
-
-
-# -- finding runs
-
-
-def found(*paths: Path) -> list[str]:
-    """Names of the directories found, those that are no runs with a question mark."""
-    return [f"{f.path.name}?" if isinstance(f, NotARun) else f.name for f in find_runs([*paths])]
-
-
-def make(folder: Path, *names: str) -> Path:
-    folder.mkdir(parents=True)
-    for name in names:
-        put(folder / name, b"", WROTE)
-    return folder
-
-
-def test_runs_are_found_in_every_layout_and_in_order(tmp_path: Path) -> None:
-    """The run itself, a folder of runs, runs by task and project, YOLOv5's; in order of their paths."""
-    make(tmp_path / "runs" / "detect" / "train", "args.yaml", "results.csv")
-    make(tmp_path / "runs" / "detect" / "train2", "args.yaml")
-    make(tmp_path / "runs" / "train" / "exp", "opt.yaml", "hyp.yaml", "results.csv")
-    make(tmp_path / "runs" / "detect" / "lost", "results.csv")
-    make(tmp_path / "a" / "b" / "c" / "d", "args.yaml")
-    make(tmp_path / "nothing" / "here", "readme.txt")
-    assert ["d", "lost", "train", "train2", "exp"] == found(tmp_path)
-    assert ["train"] == found(tmp_path / "runs" / "detect" / "train")
-    assert [] == found(tmp_path / "nothing")
-
-
-def test_what_only_looks_like_a_run(make_run: MakeRun, tmp_path: Path) -> None:
-    """A validation is named, prediction and tuning are passed over, a tuning's trainings are found."""
-    make_run("v8.4.190-val", "val")
-    make_run("v8.4.190-predict", "predict")
-    make(tmp_path / "runs" / "tune", "tune_results.ndjson", "tune_fitness.png", "best_hyperparameters.yaml")
-    make(tmp_path / "runs" / "multitrain" / "train", "args.yaml")
-    assert ["train", "val?"] == found(tmp_path)
-
-
-def test_a_stray_picture_hides_no_runs(tmp_path: Path) -> None:
-    """Somebody keeps a confusion matrix beside their runs."""
-    make(tmp_path / "runs", "confusion_matrix.png")
-    make(tmp_path / "runs" / "train", "args.yaml")
-    assert ["runs?", "train"] == found(tmp_path)
-
-
-def test_a_run_is_not_entered(tmp_path: Path) -> None:
-    """What lies in a run belongs to it."""
-    make(tmp_path / "train", "args.yaml")
-    make(tmp_path / "train" / "inner", "args.yaml")
-    assert ["train"] == found(tmp_path)
-
-
-def test_a_directory_given_twice_is_found_once(tmp_path: Path) -> None:
-    """By two names, or once by itself and once from above."""
-    make(tmp_path / "runs" / "train", "args.yaml")
-    (tmp_path / "link").symlink_to(tmp_path / "runs")
-    again = tmp_path / "runs" / ".." / "runs"
-    assert ["train"] == found(
-        tmp_path / "runs" / "train", tmp_path / "runs", tmp_path, again, tmp_path / "link"
-    )
-
-
-def test_links_lead_nowhere(tmp_path: Path) -> None:
-    """Neither to a run outside nor round in a circle; a link that the user names is followed."""
-    make(tmp_path / "elsewhere" / "train", "args.yaml")
-    folder = make(tmp_path / "runs")
-    (folder / "circle").symlink_to(folder)
-    (folder / "latest").symlink_to(tmp_path / "elsewhere" / "train")
-    (folder / "dangling").symlink_to(tmp_path / "nowhere")
-    assert [] == found(folder)
-    assert ["latest"] == found(folder / "latest")
-
-
-@pytest.mark.parametrize(
-    ("name", "word"),
-    [
-        ("missing", "does not exist"),
-        ("file", "is not a directory"),
-        ("n" * 300, "cannot be"),
-        ("a\0b", "cannot be"),
-    ],
-)
-def test_a_path_that_cannot_be_meant_is_a_wrong_usage(tmp_path: Path, name: str, word: str) -> None:
-    """Missing, a file, too long, or no path at all: a sentence, not a traceback."""
-    put(tmp_path / "file", b"", WROTE)
-    with pytest.raises(UsageError, match=word):
-        list(find_runs([tmp_path / name]))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everything")
-def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None:
-    """As a run that cannot be read, for it may be one; the others are found all the same."""
-    closed = make(tmp_path / "closed")
-    make(tmp_path / "open", "args.yaml")
-    closed.chmod(0)
-    try:
-        assert ["closed", "open"] == found(tmp_path)
-    finally:
-        closed.chmod(0o700)
-
-
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mount that is gone, say, which may hold runs; the others are found all the same."""
-    gone = make(tmp_path / "gone")
-    make(tmp_path / "open", "args.yaml")
-    genuine: Callable[[Path], object] = os.scandir
-
-    def scandir(folder: Path) -> object:
-        if folder == gone:
-            raise PermissionError(13, "Permission denied")
-        return genuine(folder)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    assert ["gone", "open"] == found(tmp_path, tmp_path, gone)
-    with pytest.raises(RunUnreadable, match="cannot be listed: Permission denied"):
-        stamps(gone)
-
-
-def test_a_folder_that_vanishes_while_it_is_searched_for_is_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody can have wanted it."""
-    gone = make(tmp_path / "gone")
-    make(tmp_path / "open", "args.yaml")
-    genuine: Callable[[Path], object] = os.scandir
-
-    def scandir(folder: Path) -> object:
-        if folder == gone:
-            gone.rmdir()
-        return genuine(folder)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    assert ["open"] == found(tmp_path)
-
-
-def test_a_deep_and_wide_tree_is_searched_in_order(tmp_path: Path) -> None:
-    """Deeper than Python recurses comfortably, and in the order of names at every level."""
-    for letters in itertools.product("abc", repeat=3):
-        make(tmp_path.joinpath("wide", *letters, "-".join(letters)), "args.yaml")
-    deep = tmp_path / "deep"
-    for _ in range(300):
-        deep = deep / "d"
-    make(deep / "bottom", "args.yaml")
-    assert ["bottom", *("-".join(letters) for letters in itertools.product("abc", repeat=3))] == found(
-        tmp_path
-    )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from typing_extensions import assert_never
 
-from .engine import Delivered, Failed, Outcome, Progress, Skipped, Started, UpToDate, Visit, Work, sync
+from .engine import Delivered, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate, Visit, Work, sync
 from .errors import RunChanged, RunGone, RunUnreadable
 from .events import RunState
 from .finding import Found
@@ -42,6 +42,7 @@ class _Known:
     due: float | None = None  # None: when something is noticed
     busy: bool = False  # it is being visited
     changed: bool = False  # since that visit began
+    gone: bool = False  # since that visit began
     keep_alive: bool = False  # that visit is to do so
     live: bool = False
     told: float | None = None  # when its task last heard of it
@@ -90,27 +91,34 @@ class Agenda:
         """A run was found, or something in it ``changed``."""
         with self._lock:
             if isinstance(found, NotARun):
-                if self._known_no_runs.get(found.path) != found.reason:
+                if found.path not in self._runs and self._known_no_runs.get(found.path) != found.reason:
                     self._known_no_runs[found.path] = found.reason
                     self._no_runs.append(found)
             else:
                 run = self._runs.setdefault(found, _Known())
+                run.gone = False
                 self._plan(found, run, self._clock() + (_SETTLING if changed else 0.0), changed)
         self._wake.set()
 
     def forget(self, path: Path) -> None:
         """A run is not there any more."""
         with self._lock:
-            self._runs.pop(path, None)
+            run = self._runs.get(path)
+            if run is not None and run.busy:
+                run.gone, run.changed = True, False  # or it could be given again while it is being visited
+            elif run is not None:
+                del self._runs[path]
             self._away.discard(path)
             if self._asking == path:
                 self._asking, self._ask_at = None, self._clock()
+            if not self._away:
+                self._asked = 0
 
     @property
     def open_runs(self) -> list[Path]:
         """The runs that have not ended, or are not delivered."""
         with self._lock:
-            return [path for path, run in self._runs.items() if run.open]
+            return [path for path, run in self._runs.items() if run.open and not run.gone]
 
     # -- what is due ----------------------------------------------------------------------------------
 
@@ -146,14 +154,19 @@ class Agenda:
 
     def settle(self, outcome: Outcome) -> None:
         """Plan the next visit by what came of the last."""
-        if isinstance(outcome, (Started, Progress)):
+        if isinstance(outcome, (Started, Progress, Gone)):
             return
         with self._lock:
             path, now = outcome.run, self._clock()
             run = self._runs.get(path)
-            if run is None:
-                return
+            if run is None or not run.busy:
+                return  # of what is no run
             run.busy = False
+            if isinstance(outcome, Failed) and isinstance(outcome.error, RunGone):
+                run.gone = not run.changed  # else there is one again
+            if run.gone:
+                self.forget(path)
+                return
             away = isinstance(outcome, Failed) and outcome.error.outage
             if not isinstance(outcome, Failed):
                 run.failures, run.not_before = 0, 0.0
@@ -169,7 +182,7 @@ class Agenda:
                     run.live, run.open = False, outcome.again is not None
                     self._plan_again(path, run, outcome.again, now)
                 case Failed():
-                    run.failures += 1
+                    run.failures += not away  # which is no fault of this run
                     run.open = away or run.failures < _GIVE_UP
                     if not away:
                         later = now + _pause(run.failures, *_RUN_PAUSES)
@@ -209,7 +222,7 @@ class Agenda:
     def _begin(self, path: Path, now: float) -> Visit:
         run = self._runs[path]
         run.due, run.busy, run.changed = None, True, False
-        run.keep_alive = run.live and (run.told is None or now - run.told >= _KEEP_ALIVE)
+        run.keep_alive = run.live and (run.told is None or now >= run.told + _KEEP_ALIVE)
         return Visit(path, run.keep_alive)
 
     def _plan(self, path: Path, run: _Known, when: float, changed: bool = False) -> None:
@@ -230,7 +243,8 @@ class Agenda:
             times = [heap[0][0] for heap in (self._changed, self._others) if heap]
             if self._who_may_ask() is not None:
                 times.append(self._ask_at)
-            return max(0.0, min(times, default=_KEEP_ALIVE + self._clock()) - self._clock())
+            # never nothing: a clock too coarse to show the rest would be asked again and again
+            return max(0.001, min(times, default=_KEEP_ALIVE + self._clock()) - self._clock())
 
     def _over(self) -> bool:
         with self._lock:
@@ -248,14 +262,15 @@ class Agenda:
 def follow(agenda: Agenda, work: Work, jobs: int, stop: threading.Event) -> Iterator[Outcome]:
     """Bring ClearML up to date with the runs of ``agenda`` until it ends; yields what happens.
 
-    A run that is gone is forgotten without an outcome.
+    A run that is gone is forgotten, and Gone. Sets ``stop`` at an error that all runs meet and that
+    does not pass by itself: ClearML's configuration is read once.
     """
     for outcome in sync(agenda, work, jobs, stop):
-        if isinstance(outcome, Failed) and isinstance(outcome.error, RunGone):
-            agenda.forget(outcome.run)
-        else:
-            agenda.settle(outcome)
-            yield outcome
+        agenda.settle(outcome)
+        if isinstance(outcome, Failed) and outcome.error.fatal and not outcome.error.outage:
+            stop.set()
+        gone = isinstance(outcome, Failed) and isinstance(outcome.error, RunGone)
+        yield Gone(outcome.run) if gone else outcome
 
 
 def _pause(failures: int, first: float, longest: float) -> float:

@@ -6,54 +6,60 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from . import __version__
-from .agenda import Agenda, follow
+from . import __version__, library
+from .choice import EVERY_RUN, Choice
 from .console import Console, Plans, choose, say_error
-from .engine import Failed, Lazily, Outcome, Progress, Started, Work, sync
+from .engine import Failed, Outcome, Progress, Started
 from .errors import Exit, OurFault, UsageError, YoloClearmlError
 from .finding import Found, find_runs
 from .interruption import STOPPED, Interruption
-from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
+from .library import Options, require
+from .metrics import Metrics
 from .news import Watching
 from .options import (
     AsJson,
     DryRun,
+    Exclude,
     Force,
+    Include,
     Jobs,
+    MetricsFile,
     Name,
     New,
     Offline,
     Once,
     OutputUri,
     Paths,
+    PendingOnly,
     Poll,
     Project,
     Quiet,
     Roots,
     Rules,
+    Sort,
     StaleAfter,
+    States,
     Tags,
     Timeout,
     Verbose,
     WithPoll,
-    check,
-    check_seconds,
-    wishes_of,
 )
 from .scan import NotARun
-from .sinks import RecordingSink, Sink
-from .wording import OutputUnwritable, ReaderGone, write_line
+from .sinks import RecordingSink
+from .standings import SortKey, chosen, write_json, write_table
+from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
 
 _READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
 
@@ -99,7 +105,10 @@ def upload(
     dry_run: DryRun = False,
     force: Force = False,
     new: New = False,
+    metrics: MetricsFile = None,
     jobs: Jobs = 4,
+    include: Include = None,
+    exclude: Exclude = None,
     stale_after: StaleAfter = None,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
@@ -108,30 +117,31 @@ def upload(
 ) -> None:
     """Report each run to ClearML once; run it again at any time, it sends what is new."""
     with _command(quiet, verbose) as interruption:
-        wishes = wishes_of(project, name, tags, rules)
-        check(dry_run and offline is not None, "--dry-run and --offline cannot be had together.")
-        check(force and new, "--force and --new cannot be had together.")
-        check_seconds(timeout=timeout, stale_after=stale_after)
-        found = _found(paths, name is not None, interruption.stop)
-        recording = RecordingSink()
-        sink, ledgers = _destination(dry_run, offline, recording, timeout, output_uri, interruption.stop)
-        work = Work(
-            sink=Lazily(sink),
-            ledgers=ledgers,
-            server_hint=configuration_stamp(),
-            wishes=wishes,
-            stale_after=stale_after,
-            force=force,
-            new=new,
+        require(not (dry_run and offline), "--dry-run and --offline cannot be had together.")
+        options = Options(
+            project,
+            name,
+            tuple(tags) if tags else None,
+            output_uri,
+            rules,
+            offline,
+            force,
+            new,
+            jobs,
+            stale_after,
+            timeout,
         )
-        console: Console = Plans(recording, as_json, quiet, verbose)
-        if not dry_run:
+        choice = Choice(tuple(include or ()), tuple(exclude or ()))
+        found = _found(paths, choice, name is not None, interruption.stop)
+        recording = RecordingSink() if dry_run else None
+        if recording is not None:
+            console: Console = Plans(recording, as_json, quiet, verbose)
+        else:
             sent = ("wrote", _IMPORT.format(offline)) if offline else ("sent", "")
             console = choose(as_json, quiet, verbose, len(found), *sent, frozenset(paths))
-        # one at a time, a dry run says the same in the same order every time
-        outcomes = sync(found, work, 1 if dry_run else jobs, interruption.stop)
-        with console:
-            shown = _show(console, outcomes, interruption)
+        outcomes = library.upload(found, options, interruption.stop, rehearsal=recording)
+        with _counting(metrics, going_on=False) as count, console:
+            shown = _show(console, outcomes, interruption, count)
         _end(shown, interruption)
 
 
@@ -145,7 +155,10 @@ def watch(
     tags: Tags = None,
     output_uri: OutputUri = None,
     rules: Rules = None,
+    metrics: MetricsFile = None,
     jobs: Jobs = 4,
+    include: Include = None,
+    exclude: Exclude = None,
     stale_after: StaleAfter = None,
     poll: Poll = None,
     once: Once = False,
@@ -156,21 +169,55 @@ def watch(
 ) -> None:
     """Report runs as they appear and grow, until stopped; what was missed meanwhile comes first."""
     with _command(quiet, verbose) as interruption:
-        from .triggers import Lookout
-
-        wishes = wishes_of(project, None, tags, rules)
-        check_seconds(timeout=timeout, stale_after=stale_after, poll=poll)
-        stop = interruption.stop
-        sink, ledgers = _destination(False, None, RecordingSink(), timeout, output_uri, stop)
-        lazily = Lazily(sink)
-        work = Work(lazily, ledgers, configuration_stamp(), wishes, stale_after)
-        agenda = Agenda(lazily.renew, stop, once)
+        options = Options(
+            project=project,
+            tags=tuple(tags) if tags else None,
+            output_uri=output_uri,
+            rules=rules,
+            jobs=jobs,
+            stale_after=stale_after,
+            timeout=timeout,
+        )
         console = Watching(as_json, quiet, verbose)
-        with console, Lookout(roots, agenda, console.say, stop, poll):
-            if not agenda.open_runs:
-                console.say("There is no run yet; waiting for the first.")
-            shown = _show(console, follow(agenda, work, jobs, stop), interruption)
+        choice = Choice(tuple(include or ()), tuple(exclude or ()))
+        outcomes = library.watch(
+            roots, options, interruption.stop, poll=poll, once=once, choice=choice, say=console.say
+        )
+        with _counting(metrics, going_on=True) as count, console:
+            shown = _show(console, outcomes, interruption, count)
         _end(shown, interruption)
+
+
+@app.command(epilog=_EPILOG)
+def status(
+    paths: Paths,
+    sort: Sort = SortKey.PATH,
+    state: States = None,
+    pending: PendingOnly = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    stale_after: StaleAfter = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say of each run what is on disk and what ClearML has, a line each; no network."""
+    with _command(quiet, verbose) as interruption:
+        choice = Choice(tuple(include or ()), tuple(exclude or ()))
+        found = _found(paths, choice, False, interruption.stop)
+        standings = chosen(
+            library.status(found, Options(stale_after=stale_after)), state or (), pending, sort
+        )
+        failed = [standing for standing in standings if isinstance(standing, Failed)]
+        if as_json:
+            write_json(failed if quiet else standings)
+        elif not quiet:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            write_table(standings, width, verbose)
+        if not as_json:
+            for failure in failed:
+                write_line(sys.stderr, f"{shown_path(failure.run)}: {printable(failure.error.hint)}")
+        _end(_Shown({failure.run: failure for failure in failed}), interruption)
 
 
 @contextlib.contextmanager
@@ -200,11 +247,19 @@ class _Shown:
     unwritable: OutputUnwritable | None = None
 
 
-def _show(console: Console, outcomes: Iterable[Outcome], interruption: Interruption) -> _Shown:
+def _counting(metrics: Path | None, going_on: bool) -> contextlib.AbstractContextManager[Metrics | None]:
+    return contextlib.nullcontext() if metrics is None else Metrics(metrics, going_on)
+
+
+def _show(
+    console: Console, outcomes: Iterable[Outcome], interruption: Interruption, count: Metrics | None
+) -> _Shown:
     """Show what happens, to the end: a full disk under the output is no reason to stop."""
     interruption.say = console.say
     shown = _Shown()
     for outcome in outcomes:
+        if count is not None:
+            count.note(outcome)
         if isinstance(outcome, Failed):
             shown.failed[outcome.run] = outcome
         elif not isinstance(outcome, (Started, Progress)):
@@ -228,10 +283,10 @@ def _end(shown: _Shown, interruption: Interruption) -> NoReturn:
     raise typer.Exit(interruption.status or _status(list(shown.failed.values())))
 
 
-def _found(paths: list[Path], alone: bool, stop: threading.Event) -> list[Found]:
+def _found(paths: list[Path], choice: Choice, alone: bool, stop: threading.Event) -> list[Found]:
     """Look for runs; raises UsageError where there is none, or several for a name that is for one."""
     found: list[Found] = []
-    for item in find_runs(paths):
+    for item in find_runs(paths, choice):
         found.append(item)
         if stop.is_set():
             return found
@@ -239,41 +294,17 @@ def _found(paths: list[Path], alone: bool, stop: threading.Event) -> list[Found]
     if not runs:
         reasons = "".join(f" {item.path} {item.reason}." for item in found[:5] if isinstance(item, NotARun))
         where = ", ".join(map(str, paths))
+        limits = "" if choice == EVERY_RUN else " that --include and --exclude leave"
         raise UsageError(
-            f"There is no run in or below {where}.{reasons}",
+            f"There is no run{limits} in or below {where}.{reasons}",
             "A run directory holds args.yaml and results.csv, as 'yolo train' leaves them in its save_dir.",
         )
-    check(
-        alone and len(runs) > 1,
+    require(
+        not alone or len(runs) == 1,
         f"--name is for one run, and there are {len(runs)}.",
         "Give the directory of that run alone, or leave --name out.",
     )
     return found
-
-
-def _destination(
-    dry_run: bool,
-    offline: Path | None,
-    recording: RecordingSink,
-    timeout: float,
-    output_uri: str | None,
-    stop: threading.Event,
-) -> tuple[Callable[[], Sink], Ledgers]:
-    """Choose where reports go and what remembers them; the heavy imports wait until a run needs them."""
-    if dry_run:
-        return lambda: recording, ReadOnlyLedgers()
-    if offline is not None:
-        from .offline_sink import OfflineSink
-
-        folder = offline
-        return lambda: OfflineSink(folder, output_uri), NoLedgers()
-
-    def online() -> Sink:
-        from .clearml_sink import ClearmlSink
-
-        return ClearmlSink(timeout, output_uri, stop)
-
-    return online, FileLedgers()
 
 
 def _status(failed: Sequence[Failed]) -> Exit:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from typing_extensions import assert_never
 
-from .engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from .engine import Delivered, Facts, Failed, Gone, Outcome, Pending, Progress, Skipped, Started, UpToDate
 from .errors import YoloClearmlError
 from .plan_text import plan_json, plan_lines
 from .sinks import RecordingSink
@@ -89,7 +89,7 @@ class JsonLines:
         pass  # each line stands for itself
 
 
-def json_line(outcome: Outcome) -> dict[str, Any] | None:
+def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
     """Give the promised JSON object of an outcome; None where the run is still under way."""
     line: dict[str, Any] = {
         "run": str(outcome.run),
@@ -107,7 +107,7 @@ def json_line(outcome: Outcome) -> dict[str, Any] | None:
         "missing": [],
     }
     match outcome:
-        case Started() | Progress():
+        case Started() | Progress() | Gone():
             return None
         case Delivered():
             line |= {"outcome": "delivered", "task_id": outcome.task_id, "url": outcome.url}
@@ -115,10 +115,13 @@ def json_line(outcome: Outcome) -> dict[str, Any] | None:
             line |= {"reason": " ".join(outcome.notes) or None}
         case UpToDate():
             line |= {"outcome": "up-to-date", "task_id": outcome.task_id, "url": outcome.url}
+        case Pending():
+            line |= {"outcome": "pending", "task_id": outcome.task_id, "url": outcome.url}
         case Skipped():
             return line | {"outcome": "skipped", "reason": outcome.reason, "hint": outcome.hint}
         case Failed():
             line |= {"outcome": "failed", "task_id": outcome.task_id, "url": outcome.url}
+            line |= {"events": outcome.events, "files": outcome.files, "bytes": outcome.size}
             line |= {"reason": str(outcome.error), "hint": outcome.error.hint}
         case _:
             assert_never(outcome)
@@ -143,7 +146,7 @@ class PlainLines:
         """Write the line of a run that is done."""
         run = shown_path(outcome.run)
         match outcome:
-            case Started() | Progress():
+            case Started() | Progress() | Gone():
                 pass
             case Delivered():
                 self._result(f"{run}: {self._word} {sent_text(outcome)}{self._rest(outcome)}")

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,9 +22,11 @@ from .errors import OurFault, RunGone, YoloClearmlError
 from .events import Plan, RunState
 from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
-from .rules import Wishes, main_metric, plan
+from .rules import Wishes, fitness_by_epoch, main_metric, plan
 from .scan import NotARun, Run, scan, stamps
 from .sinks import Acknowledged, Sent, Sink, acknowledged, file_size
+
+_CURVE = 16  # values; as many characters of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,13 @@ class Facts:
     epochs: int = 0  # rows of results.csv
     of_epochs: int | None = None  # that were asked for
     best: tuple[str, float] | None = None  # the main metric and its best value so far
-    latest: float | None = None  # value of the main metric
     missing: tuple[str, ...] = ()  # what the callback would have known and the directory does not hold
     project: str | None = None  # of its task
     tags: tuple[str, ...] = ()  # of its task, when it was made
+    latest: float | None = None  # value of the main metric
+    fitness: float | None = None  # the best so far
+    curve: tuple[float, ...] = ()  # of the fitness, a few values evenly spaced
+    events: int = 0  # points, images and plots that there are to tell by now
 
     def stored(self) -> dict[str, Any]:
         """Give the facts as JSON can hold them, for the ledger."""
@@ -59,11 +64,18 @@ class Facts:
                 epochs=int(stored.get("epochs", 0)),
                 of_epochs=stored.get("of_epochs"),
                 best=(str(best[0]), float(best[1])) if best else None,
-                latest=stored.get("latest"),
+                latest=_number(stored.get("latest")),
+                fitness=_number(stored.get("fitness")),
+                curve=tuple(map(float, stored.get("curve", ()))),
+                events=int(stored.get("events", 0)),
                 missing=tuple(map(str, stored.get("missing", ()))),
             )
         except (ValueError, TypeError, IndexError, KeyError):
             return cls()
+
+
+def _number(stored: Any) -> float | None:
+    return None if stored is None else float(stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +141,30 @@ class Failed:
     task_id: str | None = None
     url: str | None = None
     pending: int | None = None  # events that are still to be sent; None: unknown
+    events: int = 0  # that arrived before it went wrong; so did the files
+    files: int = 0
+    size: int = 0  # bytes of files
 
 
-Outcome: TypeAlias = "Started | Progress | Delivered | UpToDate | Skipped | Failed"
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A run that was followed is not there any more."""
+
+    run: Path
 
 
-@dataclass(slots=True)
-class Work:
-    """What is done with each run, and how."""
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A look, without sending: there is something to tell."""
 
-    sink: Callable[[], Sink]  # called when the first run has something to send
-    ledgers: Ledgers
-    server_hint: str  # changes when the server may have; known without asking the sink
-    wishes: Wishes = field(default_factory=Wishes)
-    stale_after: float | None = None  # seconds; None: see scan.scan
-    force: bool = False  # send everything again, into the same task
-    new: bool = False  # make a new task
-    now: Callable[[], float] = time.time  # seconds since the epoch
+    run: Path
+    facts: Facts
+    task_id: str | None
+    url: str | None
+    pending: int  # events that are still to be sent; 0: only what is no event, as a status
+
+
+Outcome: TypeAlias = "Started | Progress | Delivered | UpToDate | Skipped | Failed | Gone"
 
 
 class Lazily:
@@ -167,6 +186,20 @@ class Lazily:
         """Make another one next time: a sink remembers who did not answer, and does not ask again."""
         with self._lock:
             self._sink = None
+
+
+@dataclass(slots=True)
+class Work:
+    """What is done with each run, and how."""
+
+    sink: Lazily  # made when the first run has something to send
+    ledgers: Ledgers
+    server_hint: str  # changes when the server may have; known without asking the sink
+    wishes: Wishes = field(default_factory=Wishes)
+    stale_after: float | None = None  # seconds; None: see scan.scan
+    force: bool = False  # send everything again, into the same task
+    new: bool = False  # make a new task
+    now: Callable[[], float] = time.time  # seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +277,9 @@ class _SoFar:
     facts: Facts = field(default_factory=Facts)
     ledger: Ledger = field(default_factory=Ledger)
     pending: int | None = None  # events
+    events: int = 0  # acknowledged in this visit
+    files: int = 0
+    size: int = 0  # bytes of files
 
 
 def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
@@ -252,15 +288,55 @@ def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]
     try:
         outcome = yield from _visited(path, work, keep_alive, so_far)
     except YoloClearmlError as error:
-        _drop_frames(error)
-        there = os.path.lexists(path)
-        failure = error if there else RunGone(f"{path} is not there any more.", "Give the path it has now.")
-        ledger = so_far.ledger
-        outcome = Failed(path, so_far.facts, failure, ledger.task, ledger.url, so_far.pending)
+        outcome = _failed(path, error, so_far)
     yield outcome
 
 
-def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
+def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
+    """Tell how one run stands, from its directory and its ledger alone."""
+    so_far = _SoFar()
+    try:
+        looked = _look(path, work, so_far)
+    except YoloClearmlError as error:
+        return _failed(path, error, so_far)
+    if not isinstance(looked, _Looked):
+        return looked
+    ledger = so_far.ledger if so_far.ledger.run == looked.planned.key else Ledger()
+    pending = acknowledged(ledger.pending(looked.planned)).events
+    if ledger.pending(looked.planned):
+        return Pending(path, so_far.facts, ledger.task, ledger.url, pending)
+    return UpToDate(path, so_far.facts, ledger.task, ledger.url, looked.again)
+
+
+def _failed(path: Path, error: YoloClearmlError, so_far: _SoFar) -> Failed:
+    _drop_frames(error)
+    there = os.path.lexists(path)
+    failure = error if there else RunGone(f"{path} is not there any more.", "Give the path it has now.")
+    ledger = so_far.ledger
+    return Failed(
+        path,
+        so_far.facts,
+        failure,
+        ledger.task,
+        ledger.url,
+        so_far.pending,
+        so_far.events,
+        so_far.files,
+        so_far.size,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A run that was scanned and planned, because its ledger does not say that it is settled."""
+
+    planned: Plan
+    settled: str  # stamp of the files before they were read
+    live: bool
+    again: float | None  # as in Delivered
+
+
+def _look(path: Path, work: Work, so_far: _SoFar) -> _Looked | UpToDate | Skipped:
     listed = stamps(path)
     so_far.ledger = ledger = work.ledgers.load(path)
     settled = settled_stamp(listed, work.server_hint, repr((work.wishes, work.stale_after)))
@@ -272,13 +348,20 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
     planned = plan(run, work.wishes)
     if not work.new:
         planned = _as_made(planned, ledger, work.wishes)
-    so_far.facts = facts_of(run, planned)
+    so_far.facts = facts_of(run, planned, work.wishes)
+    return _Looked(planned, settled, run.state is RunState.LIVE, run.again)
+
+
+def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
+    looked = _look(path, work, so_far)
+    if not isinstance(looked, _Looked):
+        return looked
     # looking again must find the same: a run that ended is settled, one that lives is not
-    settled_now = settled if run.state is not RunState.LIVE else None
-    alive = keep_alive and run.state is RunState.LIVE
+    settled = None if looked.live else looked.settled
+    alive = keep_alive and looked.live
     with work.ledgers.hold(path) as held:
-        outcome = yield from _deliver(path, planned, held, settled_now, alive, work, so_far)
-    return replace(outcome, again=run.again)
+        outcome = yield from _deliver(path, looked.planned, held, settled, alive, work, so_far)
+    return replace(outcome, again=looked.again)
 
 
 def _drop_frames(error: BaseException | None) -> None:
@@ -288,10 +371,11 @@ def _drop_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def facts_of(run: Run, planned: Plan) -> Facts:
+def facts_of(run: Run, planned: Plan, wishes: Wishes) -> Facts:
     """Collect what a line of output says of a run."""
     asked = run.args.get("epochs")
     metric = main_metric(run)
+    fitness = fitness_by_epoch(run, wishes)
     return Facts(
         project=planned.project,
         name=planned.name,
@@ -301,8 +385,18 @@ def facts_of(run: Run, planned: Plan) -> Facts:
         of_epochs=asked if isinstance(asked, int) else None,
         best=metric[:2] if metric else None,
         latest=metric[2] if metric else None,
+        fitness=max(fitness, default=None),
+        curve=tuple(float(f"{value:.4g}") for value in _evenly(fitness, _CURVE)),
+        events=acknowledged(planned.reports).events,
         missing=planned.missing,
     )
+
+
+def _evenly(values: Sequence[float], most: int) -> Sequence[float]:
+    """Take so many values at the most, evenly spaced, the first and the last among them."""
+    if len(values) <= most:
+        return values
+    return [values[round(n * (len(values) - 1) / (most - 1))] for n in range(most)]
 
 
 def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> Plan:
@@ -338,7 +432,6 @@ def _deliver(
         if server is not None and server != ledger.server:
             ledger, pending = Ledger(server=server, run=planned.key), planned.reports
         ledger = replace(ledger, configured=work.server_hint)
-    events = files = size = 0
     if pending or alive:
         if work.new:
             ledger = replace(ledger, task=None, url=None, sent={}, copy=uuid4().hex[:8])
@@ -362,10 +455,13 @@ def _deliver(
                     case Acknowledged():
                         ledger = ledger.acknowledge(step.reports)
                         held.save(ledger)
-                        events, files, size = events + step.events, files + step.files, size + step.size
                         so_far.pending -= step.events
+                        so_far.events += step.events
+                        so_far.files += step.files
+                        so_far.size += step.size
     if settled is not None and ledger.settled != settled:
         held.save(replace(ledger, settled=settled, facts=so_far.facts.stored()))
     if not pending:
         return UpToDate(path, so_far.facts, ledger.task, ledger.url)
-    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, events, files, size, planned.notes)
+    sent = (so_far.events, so_far.files, so_far.size)
+    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, planned.notes)

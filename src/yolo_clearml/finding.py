@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from .choice import EVERY_RUN, Choice
 from .errors import UsageError
 from .scan import ARGUMENT_FILES, NotARun
 
@@ -31,8 +32,8 @@ class Folder:
     below: tuple[Path, ...]  # folders that may hold runs, in order of name; none in a run
 
 
-def find_runs(paths: Sequence[Path]) -> Iterator[Found]:
-    """Find the run directories at or below each path, in order of name, each once.
+def find_runs(paths: Sequence[Path], choice: Choice = EVERY_RUN) -> Iterator[Found]:
+    """Find the run directories at or below each path that ``choice`` takes, in order of name, each once.
 
     Links are not followed and runs not entered. What only looks like a run comes as NotARun; a directory
     that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable. Raises
@@ -41,7 +42,7 @@ def find_runs(paths: Sequence[Path]) -> Iterator[Found]:
     seen: set[tuple[int, int]] = set()
     for path in paths:
         require_folder(path)
-        for _, folder in walk(path, seen):
+        for _, folder in walk(path, path, choice, seen):
             if folder.found is not None:
                 yield folder.found
 
@@ -59,16 +60,22 @@ def require_folder(path: Path) -> None:
 
 
 def walk(
-    path: Path, seen: set[tuple[int, int]], known: Collection[Path] = ()
+    path: Path,
+    root: Path,
+    choice: Choice,
+    seen: set[tuple[int, int]],
+    known: Collection[Path] = (),
 ) -> Iterator[tuple[Path, Folder]]:
     """Look into a folder and all below it, but for ``known`` runs and what is inside a run.
 
-    ``seen`` are the folders looked into so far, by device and inode; none is looked into twice.
+    ``path`` is ``root`` or below it. A run that ``choice`` does not take looks like an empty folder, and one
+    it does not enter is passed over. ``seen`` are the folders looked into so far, by device and inode; none
+    is looked into twice.
     """
     waiting = [path]
     while waiting:
         place = waiting.pop()
-        if place in known:
+        if place in known or not choice.enters(place, root):
             continue
         try:
             identity = place.stat()
@@ -80,6 +87,8 @@ def walk(
             continue
         except OSError:
             folder = Folder(place, ())
+        if folder.found is not None and not choice.takes(place, root):
+            folder = Folder(None, folder.below)
         yield place, folder
         waiting += reversed(folder.below)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -9,10 +10,12 @@ from types import TracebackType
 from typing_extensions import assert_never
 
 from .console import Console, JsonLines
-from .engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from .engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .events import RunState
 from .live_table import LiveTable
 from .wording import printable, sent_text, shown_path, write_line
+
+_DUMB = ("dumb", "unknown")  # terminals on which nothing can be drawn anew
 
 
 class Watching:
@@ -20,13 +23,14 @@ class Watching:
 
     def __init__(self, as_json: bool, quiet: bool, verbose: bool) -> None:
         self._live: LiveTable | None = None
-        if not as_json and not quiet and sys.stdout.isatty():
+        if not as_json and not quiet and sys.stdout.isatty() and os.environ.get("TERM") not in _DUMB:
             self._live = LiveTable()
         lines: Console = JsonLines(quiet) if as_json else WatchLines(quiet, verbose)
         self._inner: Console = self._live or lines
         self._as_json = as_json
         self._last: dict[Path, str | None] = {}  # what was told of a run that is the same when told again
         self._away: set[Path] = set()  # runs that wait for a server
+        self._told_away = False
 
     def __enter__(self) -> Watching:
         self._inner.__enter__()
@@ -39,22 +43,28 @@ class Watching:
             case Started() | Progress():
                 self._inner.show(outcome)
                 return
+            case Gone():
+                self._inner.show(outcome)
+                self._away.discard(outcome.run)
+                self._last.pop(outcome.run, None)
+                return
             case Failed() if outcome.error.outage:
-                if not self._away:
+                if not self._told_away:
+                    self._told_away = True
                     self._alert(f"{outcome.error} It is asked again until it answers; nothing is lost.")
                 self._away.add(outcome.run)
                 same = "away"
             case Failed():
+                self._away.discard(outcome.run)
                 same = f"failed: {outcome.error} {outcome.error.hint}"
             case Skipped():
+                self._away.discard(outcome.run)
                 same = f"skipped: {outcome.reason}"
             case Delivered():
-                pass
+                self._answered(outcome)
             case UpToDate():
+                self._answered(outcome)
                 same = "up to date"
-        if self._away and not isinstance(outcome, (Failed, Skipped)) and outcome.run in self._away:
-            self._away.clear()
-            self.say("ClearML answers again.")
         new = same is None or self._last.get(outcome.run) != same
         self._last[outcome.run] = same or "up to date"
         if self._live is not None:
@@ -66,7 +76,17 @@ class Watching:
 
     def say(self, text: str) -> None:
         """Tell a person something that is no outcome; from any thread."""
-        self._inner.say(text)
+        self._inner.say(printable(text))
+
+    def _answered(self, outcome: Delivered | UpToDate) -> None:
+        if not self._told_away:
+            return
+        # a run that is gone waits for nothing, and no outcome need have said so
+        last = isinstance(outcome, Delivered) and not any(os.path.lexists(run) for run in self._away)
+        if last or outcome.run in self._away:
+            self._told_away = False
+            self._away.clear()
+            self.say("ClearML answers again.")
 
     def _alert(self, text: str) -> None:
         """Tell what even someone who asked for errors only wants to know."""
@@ -87,6 +107,7 @@ class WatchLines:
     def __init__(self, quiet: bool, verbose: bool) -> None:
         self._quiet, self._verbose = quiet, verbose
         self._introduced: set[Path] = set()  # runs whose address was told
+        self._noted: set[tuple[Path, str]] = set()
 
     def __enter__(self) -> WatchLines:
         return self
@@ -95,13 +116,15 @@ class WatchLines:
         """Write a line that begins with the run."""
         run = shown_path(outcome.run)
         match outcome:
-            case Started() | Progress():
+            case Started() | Progress() | Gone():
                 pass
             case Delivered():
                 told = f"{run}: {how_far(outcome.facts)}: sent {sent_text(outcome)}"
                 self._result(f"{told}{self._address(outcome)}")
                 for note in outcome.notes:
-                    self.say(f"{run}: {printable(note)}")
+                    if (outcome.run, note) not in self._noted:
+                        self._noted.add((outcome.run, note))
+                        self.say(f"{run}: {printable(note)}")
             case UpToDate():
                 if self._verbose:
                     self._result(f"{run}: {how_far(outcome.facts)}: up to date{self._address(outcome)}")

@@ -1,4 +1,4 @@
-"""The options of the command line, each declared once for all commands, and what they must be."""
+"""The options of the command line, each declared once for all commands that have it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .eras import Release, parse_release
-from .errors import UsageError
-from .rules import SHORTEST_NAME, Wishes
+from .standings import SortKey, StateName
 
-_LONGEST = 10**9  # seconds; 30 years, so that no clock overflows
 _POLL = "--poll"
 POLL_EVERY = 5.0  # seconds
 
@@ -94,6 +91,23 @@ Poll = Annotated[
     ),
 ]
 Once = Annotated[bool, _option("--once", help="Stop when every run seen has ended and is delivered.")]
+MetricsFile = Annotated[
+    Path | None,
+    _option("--metrics", metavar="FILE", help="Write counts for Prometheus' textfile collector."),
+]
+Include = Annotated[
+    list[str] | None,
+    _option("--include", metavar="GLOB", help="Only runs whose path below PATH fits, as in .gitignore."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    _option("--exclude", metavar="GLOB", help="No runs whose path below PATH fits, as in .gitignore."),
+]
+Sort = Annotated[SortKey, _option("--sort", help="What the lines are sorted by.")]
+States = Annotated[
+    list[StateName] | None, _option("--state", help="Only runs in this state; repeat for more.")
+]
+PendingOnly = Annotated[bool, _option("--pending", help="Only runs with something to send.")]
 Timeout = Annotated[
     float,
     _option(
@@ -120,42 +134,3 @@ class WithPoll(TyperCommand):
             if argument == _POLL and not re.fullmatch(r"\d+(\.\d*)?", following):
                 filled.insert(at + 1, str(POLL_EVERY))
         return super().parse_args(ctx, filled)
-
-
-def check_seconds(**seconds: float | None) -> None:
-    """Raise UsageError where an option, named as its parameter, is no number of seconds to wait."""
-    for name, value in seconds.items():
-        wrong = value is not None and not 1 <= value <= _LONGEST
-        check(wrong, f"--{name.replace('_', '-')} needs a number of seconds from 1 to {_LONGEST}.")
-
-
-def wishes_of(project: str | None, name: str | None, tags: list[str] | None, rules: str | None) -> Wishes:
-    """Collect what is wished for instead of what a run says; raises UsageError."""
-    for option, values in (("--project", [project]), ("--name", [name]), ("--tags", tags or [])):
-        for value in values:
-            odd = value is not None and any("\ud800" <= c <= "\udfff" for c in value)
-            check(odd, f"ClearML refuses {option} {value!r}: it holds what is no character.")
-    if project is not None:
-        parts = [part.strip() for part in project.split("/")]
-        short = any(len(part) < SHORTEST_NAME for part in parts)
-        check(short, f"ClearML refuses --project {project!r}: names need three characters or more.")
-        project = "/".join(parts)
-    if name is not None:
-        short = len(name.strip()) < SHORTEST_NAME
-        check(short, f"ClearML refuses --name {name!r}: names need three characters or more.")
-        name = name.strip()
-    check(any(not tag.strip() for tag in tags or ()), "--tags is empty.")
-    release: Release | None = None
-    if rules is not None:
-        release = parse_release(rules)
-        check(release is None or release[0] != 8, f"--rules {rules!r} is no release such as 8.3.100.")
-    return Wishes(project, name, tuple(tags) if tags else None, release)
-
-
-_SEE_HELP = "See the command's --help; an option may also come from a variable YOLO_CLEARML_*."
-
-
-def check(wrong: bool, text: str, hint: str = _SEE_HELP) -> None:
-    """Raise UsageError where something is ``wrong``."""
-    if wrong:
-        raise UsageError(text, hint)

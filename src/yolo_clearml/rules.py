@@ -40,7 +40,10 @@ _LONGEST_NAME = 256  # characters
 _LONGEST_METRIC = 200  # characters; ClearML's index refuses names of more than 32,766 bytes
 _LARGEST = (2 - 2**-23) * 2.0**127  # of a 32-bit float; the server refuses a whole batch for a larger one
 _BATCH = re.compile(r"(?P<before>.*)_batch(?P<number>\d{1,9})(?!\d)(?P<after>.*)", re.DOTALL)
-_COMPONENTS = ("(B)", "(M)", "(P)")  # suffixes of the metrics of boxes, masks and poses
+_PRECISIONS = (  # of boxes, masks and poses, and of YOLOv5; at one overlap and over many
+    *((f"metrics/mAP50{of}", f"metrics/mAP50-95{of}") for of in ("(B)", "(M)", "(P)")),
+    ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+)
 _MAIN_METRICS = (
     "metrics/mAP50-95(M)",
     "metrics/mAP50-95(P)",
@@ -166,6 +169,13 @@ def main_metric(run: Run) -> tuple[str, float, float] | None:
     return None
 
 
+def fitness_by_epoch(run: Run, wishes: Wishes) -> tuple[float, ...]:
+    """Give Ultralytics' fitness of each epoch, as its release reckons it; epochs without one are left out."""
+    era = _era(run, wishes)
+    values = (_fitness(_metrics(run, row), era) for row in run.table.rows)
+    return tuple(value for value in values if math.isfinite(value))
+
+
 # -- names --------------------------------------------------------------------------------------------
 
 
@@ -246,9 +256,10 @@ def _properties(run: Run) -> Properties:
         "run_directory": _save_dir(run),
         "release": ".".join(map(str, run.release)) + ("" if run.release_known else " (guessed)"),
     }
-    if run.state is not RunState.LIVE:
-        values["trained_until"] = _iso(run.times.ended)
-        values["epochs"] = f"{len(run.table.rows)} of {run.args.get('epochs', 'unknown')}"
+    # the same names in every state: a run that is resumed writes over what was said when it had stopped
+    live, asked = run.state is RunState.LIVE, run.args.get("epochs", "unknown")
+    values["trained_until"] = "still training" if live else _iso(run.times.ended)
+    values["epochs"] = f"of {asked}" if live else f"{len(run.table.rows)} of {asked}"
     return Properties(values)
 
 
@@ -416,9 +427,9 @@ def _fitness(metrics: Mapping[str, float], era: Era) -> float:
         mean = sum(top) / 2
         return mean if math.isfinite(mean) else -math.inf
     parts: Sequence[tuple[float, float]] = [
-        (metrics[f"metrics/mAP50{c}"], metrics[f"metrics/mAP50-95{c}"])
-        for c in _COMPONENTS
-        if f"metrics/mAP50{c}" in metrics and f"metrics/mAP50-95{c}" in metrics
+        (metrics[loose], metrics[strict])
+        for loose, strict in _PRECISIONS
+        if loose in metrics and strict in metrics
     ]
     total = sum(era.fitness[0] * loose + era.fitness[1] * strict for loose, strict in parts)
     return total if parts and math.isfinite(total) else -math.inf

@@ -31,6 +31,7 @@ _DEEPEST_NODE = 10  # levels of lists and dictionaries in args.yaml
 _LONGEST_KEY = 250  # characters; nested keys are joined
 _LONGEST_NUMBER = 100  # characters; base 60, which YAML has, takes quadratic time
 _SECOND_NS = 1_000_000_000
+_MS_NS = 1_000_000
 
 _PICTURE = re.compile(
     r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg"
@@ -173,11 +174,12 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
                 unfit.append(f"{name}: {error.reason.rstrip('.')}")
     best, last = (checkpoints.get(name) for name in _WEIGHTS)
     release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)
-    saved = last or best
-    written = last_write(csv_stamp.mtime_ns, saved.date if saved else None)
-    copied = written != csv_stamp.mtime_ns // 1_000_000
     batch = own.get("train_batch0.jpg", args_stamp)
-    times = when(stretch, written, None if copied else batch.mtime_ns // 1_000_000)
+    times = when(stretch, csv_stamp.mtime_ns // _MS_NS, batch.mtime_ns // _MS_NS)
+    written = _last_write(last or best, stretch, times)
+    copied = written != times.ended
+    if copied:
+        times = when(stretch, written, None)
     if stale_after is None:
         patience = max(patience, _STALE_EPOCHS * times.longest_epoch)
     dead = (written / 1000 if copied else newest) + patience
@@ -210,6 +212,15 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         files=_with_content(path, {n: s for n, s in own.items() if n not in half}, state),
         unfit=tuple(sorted(unfit)),
     )
+
+
+def _last_write(saved: Checkpoint | None, rows: Table, times: Times) -> int:
+    """Judge file times by a checkpoint; while an epoch is on, its row may lie long after the newest one."""
+    since = 0
+    if saved is not None and saved.epoch is not None and saved.epoch >= 0:
+        first = 0 if rows.rows[0].epoch == 0 else 1
+        since = times.ended - times.at.get(saved.epoch + first, times.ended)
+    return last_write(times.ended, saved.date if saved else None, since)
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from typing_extensions import assert_never
 
-from .engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from .engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .events import RunState
 from .wording import counted, printable, shown_path, size_text
 
@@ -29,7 +29,7 @@ _Fact = TypeVar("_Fact")
 _Done: TypeAlias = "Delivered | UpToDate | Failed"
 _MOST_ROWS = 20  # beyond, runs that were up to date are counted and links left to --json
 _MOST_FACTS = 20  # of a kind, in the words below the table
-_COLOURS = {RunState.LIVE: "cyan", RunState.FINISHED: "green", RunState.STOPPED: "yellow", None: ""}
+STATE_COLOURS = {RunState.LIVE: "cyan", RunState.FINISHED: "green", RunState.STOPPED: "yellow", None: ""}
 
 
 class Terminal:
@@ -69,6 +69,8 @@ class Terminal:
                 if outcome.run in self._bar_of:
                     self._bars.remove_task(self._bar_of.pop(outcome.run))
                 self._advance_all()
+            case Gone():
+                pass
             case _:
                 assert_never(outcome)
 
@@ -80,8 +82,8 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
-        done = sorted(self._done, key=lambda outcome: (isinstance(outcome, Failed), _natural(outcome.run)))
-        folder = _common_folder([outcome.run for outcome in done])
+        done = sorted(self._done, key=lambda outcome: (isinstance(outcome, Failed), natural(outcome.run)))
+        folder = common_folder([outcome.run for outcome in done])
         listed = [o for o in done if self._verbose or len(done) <= _MOST_ROWS or not isinstance(o, UpToDate)]
         if listed:
             self._table(listed, folder)
@@ -110,7 +112,7 @@ class Terminal:
         table.add_column(self._word, overflow="fold")
         for outcome in listed:
             facts = outcome.facts
-            state = Text(facts.state.value if facts.state else "", style=_COLOURS.get(facts.state, ""))
+            state = Text(facts.state.value if facts.state else "", style=STATE_COLOURS.get(facts.state, ""))
             match outcome:
                 case Delivered():
                     size = f", {size_text(outcome.size)}" if outcome.files else ""
@@ -121,8 +123,8 @@ class Terminal:
                     told = Text("failed", style="red")
                 case _:
                     assert_never(outcome)
-            name = _Folding(_below(outcome.run, folder), Style(link=printable(outcome.url or "") or None))
-            table.add_row(name, state, Text(_epochs(facts)), Text(_best(facts)), told)
+            name = _Folding(below(outcome.run, folder), Style(link=printable(outcome.url or "") or None))
+            table.add_row(name, state, Text(epochs_text(facts)), Text(_best(facts)), told)
         self._out.print(table)
         self._printed = True
 
@@ -139,15 +141,15 @@ class Terminal:
         self._links(done, folder)
         self._facts(
             "Not on disk, so not in ClearML:",
-            [(fact, _below(outcome.run, folder)) for outcome in delivered for fact in outcome.facts.missing],
+            [(fact, below(outcome.run, folder)) for outcome in delivered for fact in outcome.facts.missing],
             len(delivered),
         )
-        notes = [(note, _below(outcome.run, folder)) for outcome in delivered for note in outcome.notes]
+        notes = [(note, below(outcome.run, folder)) for outcome in delivered for note in outcome.notes]
         self._facts("Done differently:", notes, len(delivered))
-        skipped = sorted(self._skipped, key=lambda outcome: _natural(outcome.run))
+        skipped = sorted(self._skipped, key=lambda outcome: natural(outcome.run))
         self._facts("Skipped, because it", [(o.reason, shown_path(o.run)) for o in skipped], 0)
         failures = [outcome for outcome in done if isinstance(outcome, Failed)]
-        alike = [((str(o.error), o.error.hint), _below(o.run, folder)) for o in failures]
+        alike = [((str(o.error), o.error.hint), below(o.run, folder)) for o in failures]
         for (text, hint), runs in _grouped(alike):
             self._gap()
             who = runs[0] if len(runs) == 1 else f"{len(runs)} runs"
@@ -165,7 +167,7 @@ class Terminal:
             return
         for run, address in links:
             if len(done) > 1:
-                self._print(_below(run, folder))
+                self._print(below(run, folder))
             self._out.print(address, markup=False, soft_wrap=True, style="blue")
 
     def _facts(self, title: str, facts: Iterable[tuple[str, str]], of: int) -> None:
@@ -189,16 +191,9 @@ class Terminal:
             self._out.print()
 
     def _print(self, line: str, to: RichConsole | None = None, style: str = "") -> None:
-        """Print prose, folded between words; a word longer than a line is left whole."""
-        indent = line[: len(line) - len(line.lstrip())]
+        """Print prose, folded."""
         console = to or self._out
-        text = textwrap.fill(
-            printable(line),
-            console.width,
-            subsequent_indent=indent + "  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        text = folded(line, console.width)
         console.print(text, markup=False, emoji=False, soft_wrap=True, style=style)
         self._printed = True
 
@@ -252,12 +247,29 @@ class _Folding:
 
 def leave_terminal(text: str) -> None:
     """Write last words to stderr and give a terminal its cursor back; for ends that skip everything else."""
-    before = "\n\x1b[?25h" if sys.stderr.isatty() else ""
+    cursor = "\n\x1b[?25h"
+    own = sys.stderr.isatty()
     with contextlib.suppress(OSError):
-        os.write(sys.stderr.fileno(), (before + text + "\n" if before or text else "").encode())
+        if not own and sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), cursor.encode())
+        if own or text:
+            os.write(sys.stderr.fileno(), f"{cursor if own else ''}{text}\n".encode())
 
 
-def _epochs(facts: Facts) -> str:
+def folded(line: str, width: int) -> str:
+    """Fold prose between words, and make it safe; a word longer than a line is left whole."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        printable(line),
+        width,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def epochs_text(facts: Facts) -> str:
+    """Write how far a training has come: 3/100."""
     if facts.state is None and not facts.epochs:
         return ""
     return printable(f"{facts.epochs}/{facts.of_epochs}" if facts.of_epochs else str(facts.epochs))
@@ -271,13 +283,13 @@ def _tail(text: str, length: int) -> str:
     return text if len(text) <= length else "\N{HORIZONTAL ELLIPSIS}" + text[1 - length :]
 
 
-def _natural(path: Path) -> list[str | int]:
+def natural(path: Path) -> list[str | int]:
     """Give a key that sorts train2 before train10."""
     parts = re.split(r"(\d+)", str(path))
     return [int(part) if number % 2 else part for number, part in enumerate(parts)]
 
 
-def _common_folder(runs: Sequence[Path]) -> str:
+def common_folder(runs: Sequence[Path]) -> str:
     """Give the folder that all of several runs lie below; empty where there is no such."""
     shown = [shown_path(run) for run in runs]
     if len(set(shown)) < 2 or len({Path(text).is_absolute() for text in shown}) > 1:
@@ -286,7 +298,8 @@ def _common_folder(runs: Sequence[Path]) -> str:
     return "" if folder in ("", "/", ".") or folder in shown else folder
 
 
-def _below(run: Path, folder: str) -> str:
+def below(run: Path, folder: str) -> str:
+    """Write the path of a run that lies below a folder, without that."""
     text = shown_path(run)
     return text.removeprefix(folder).lstrip("/") if folder else text
 

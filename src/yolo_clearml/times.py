@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 
 from .results_csv import Table
 
-_NANOSECONDS_PER_MS = 1_000_000
 # A naive date may be off by any time zone; a dated one only by how long a checkpoint takes to write.
 _ANY_ZONE = timedelta(hours=26)
 _SAVING = timedelta(hours=1)
@@ -38,16 +37,16 @@ class Times:
         return max(self.took.values(), default=spread)
 
 
-def last_write(mtime_ns: int, saved: str | None) -> int:
+def last_write(written: int, saved: str | None, since: int = 0) -> int:
     """Say when results.csv was last written, in milliseconds since the epoch.
 
-    That is its modification time, unless the newest checkpoint (``saved``: its own ISO date, the only time
-    that survives copying) is so much older that the directory must have been copied without its times.
+    That is its modification time, ``written``, unless the newest checkpoint (``saved``: its own ISO date, the
+    only time that survives copying) is so much older that the directory must have been copied without its
+    times. ``since`` are the milliseconds of training between that checkpoint's row and the last one.
     """
-    written = mtime_ns // _NANOSECONDS_PER_MS
     try:
         date = datetime.fromisoformat(saved.replace("Z", "+00:00")) if saved else None
-        stamp = round(date.timestamp() * 1000) if date else None
+        stamp = round(date.timestamp() * 1000) + since if date else None
     except (ValueError, OverflowError, OSError):
         return written
     if date is None or stamp is None or stamp <= 0:

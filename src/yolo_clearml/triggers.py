@@ -7,10 +7,12 @@ run, so both go on together. What they notice goes to an `Agenda`.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +34,15 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from .agenda import Agenda
+from .choice import EVERY_RUN, Choice
 from .errors import RunUnreadable
 from .events import FileStamp
 from .finding import require_folder, run_around, walk
 from .scan import is_of_a_run, stamps
+
+# of a watch placed twice, or a queue that overflowed: looking makes up for it
+warnings.filterwarnings("ignore", module=r"watchdog\.")
+logging.getLogger("watchdog").setLevel(logging.CRITICAL)
 
 POLL_EVERY = 5.0  # seconds, without events
 _LOOK_EVERY = 30.0  # seconds, beside them
@@ -75,14 +82,17 @@ class Lookout(FileSystemEventHandler):
         say: Callable[[str], None],
         stop: threading.Event,
         poll: float | None = None,
+        choice: Choice = EVERY_RUN,
         observe: Callable[[], BaseObserver] = Observer,
     ) -> None:
+        self._choice = choice
         self._roots, self._agenda, self._say, self._poll = _outermost(roots), agenda, say, poll
         self._stop, self._observe = stop, observe
         self._observer: BaseObserver | None = None
         self._runs: dict[Path, _Seen] = {}
         self._folders: dict[Path, int | None] = {}  # mtime in nanoseconds; None: to be listed again
-        self._gone: set[Path] = set()  # roots
+        self._unlisted: set[Path] = set()  # those of them that could not be, and so may be runs
+        self._homes: dict[Path, tuple[int, int] | None] = {}  # roots by device and inode; None: gone
         self._touched: dict[Path, bool] = {}  # path: a folder whose inside is unknown
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -94,6 +104,7 @@ class Lookout(FileSystemEventHandler):
     def __enter__(self) -> Lookout:
         for root in self._roots:
             require_folder(root)
+            self._homes[root] = _identity(root)
         if self._poll is None:
             self._listen()  # before the first look: what happens in between is then announced
         for root in self._roots:
@@ -106,8 +117,8 @@ class Lookout(FileSystemEventHandler):
     ) -> None:
         self._closing.set()
         self._wake.set()
-        self._silence()
         self._thread.join(_JOIN)
+        self._silence()
         if self._fault is not None and error is None:
             raise self._fault
 
@@ -116,22 +127,30 @@ class Lookout(FileSystemEventHandler):
     def _listen(self) -> None:
         try:
             self._observer = observer = self._observe()
-            for root in self._roots:
-                observer.schedule(self, str(root), recursive=True, event_filter=_KINDS)
+            for root in [root for root, home in self._homes.items() if home is not None]:
+                observer.schedule(self, _entered(root), recursive=True, event_filter=_KINDS)
             observer.start()
             self._require_room()
         except OSError as error:
             self._poll_instead(error)
+
+    def _listen_anew(self) -> None:
+        if self._observer is not None:
+            self._silence()
+            self._listen()
 
     def _require_room(self) -> None:
         """Raise OSError where inotify takes no more watches: it then lacks some of ours, without a word."""
         if sys.platform != "linux":
             return
         observer = self._observe()
-        observer.schedule(FileSystemEventHandler(), str(self._roots[0]))
-        observer.start()
-        observer.stop()
-        observer.join()
+        try:
+            observer.schedule(FileSystemEventHandler(), _entered(self._roots[0]))
+            observer.start()
+        finally:
+            observer.stop()
+            if observer.is_alive():
+                observer.join()
 
     def _poll_instead(self, error: OSError) -> None:
         self._silence()
@@ -173,7 +192,9 @@ class Lookout(FileSystemEventHandler):
         try:
             while not self._closing.is_set():
                 pause = self._poll or _LOOK_EVERY
-                if self._wake.wait(max(0.0, look_at + pause - time.monotonic())):
+                left = look_at + pause - time.monotonic()
+                # events without end must not keep it from looking
+                if left > 0 and self._wake.wait(left):
                     self._closing.wait(_BATCH)
                     self._wake.clear()
                     self.heed()
@@ -191,13 +212,20 @@ class Lookout(FileSystemEventHandler):
         gone = {path for path, folder in touched.items() if folder and not os.path.lexists(path)}
         if gone:
             self._drop(gone)
+        for place in self._roots:
+            if touched.get(place):  # it was deleted, and our watch with it; there may be another one
+                self._homes[place] = self._homes[place] if place in gone else None
+                self._look_at_root(place)
+                for run, seen in list(self._runs.items()):
+                    self._look_at(run, seen, at_files=True)  # what was written while nothing listened
         for path, folder in touched.items():
-            root = next((root for root in self._roots if path == root or root in path.parents), None)
+            root = self._root_of(path)
             if root is None or path in gone:
                 continue
-            run = run_around(path, root)
-            if run is not None:
-                self._found(run, changed=True)
+            around = run_around(path, root)
+            if around is not None:
+                if self._choice.takes(around, root):
+                    self._found(around, changed=True)
             elif folder:
                 self._explore(path)
 
@@ -211,12 +239,15 @@ class Lookout(FileSystemEventHandler):
             try:
                 self._require_room()
             except OSError as error:
-                self._poll_instead(error)
+                if error.errno in _LIMITS:
+                    self._poll_instead(error)
         for root in self._roots:
             self._look_at_root(root)
         for folder, before in list(self._folders.items()):
             if self._closing.is_set():
                 return
+            if folder not in self._folders:
+                continue
             if before is None or every_file or _mtime(folder) != before:
                 self._explore(folder)
         open_runs = set(self._agenda.open_runs)
@@ -226,18 +257,20 @@ class Lookout(FileSystemEventHandler):
             self._look_at(run, seen, run in open_runs or not seen.quiet or every_file)
 
     def _look_at_root(self, root: Path) -> None:
-        there = os.path.lexists(root)
-        if not there and root not in self._gone:
-            self._gone.add(root)
+        before, home = self._homes[root], _identity(root)
+        self._homes[root] = home
+        if home is None and before is not None:
             self._say(f"{root} is not there any more; it will be followed again when it is back.")
-        elif there and root in self._gone:
-            self._gone.discard(root)
+        elif home is not None and home != before:
+            self._listen_anew()
             self._explore(root)
 
     def _look_at(self, run: Path, seen: _Seen, at_files: bool) -> None:
         rows = _rows_stamp(run)
-        if rows is None and not os.path.lexists(run):
+        if rows is None and run_around(run, run) is None:
             self._drop({run})
+            if os.path.lexists(run):
+                self._explore(run)  # it is something else now
             return
         files = _stamps(run) if at_files or rows != seen.rows else seen.files
         changed = (rows, files) != (seen.rows, seen.files)
@@ -247,22 +280,38 @@ class Lookout(FileSystemEventHandler):
 
     def _explore(self, place: Path) -> None:
         """Look for runs in a folder and below it, but in those that are known."""
-        for path, folder in walk(place, set(), known=self._runs.keys() - {place}):
-            if isinstance(folder.found, Path):
-                self._folders.pop(path, None)
+        root = self._root_of(place)
+        known = self._runs.keys() - {place}
+        for path, folder in walk(place, root or place, self._choice, set(), known):
+            if path == folder.found and run_around(path, path) is not None:
                 self._found(path, changed=False)
-            else:
-                self._folders[path] = _mtime(path)
-                if folder.found is not None:
-                    self._agenda.notice(folder.found)
+                continue
+            unlisted = path == folder.found
+            if path in self._runs or (path in self._unlisted and not unlisted):
+                self._runs.pop(path, None)
+                self._unlisted.discard(path)
+                self._agenda.forget(path)  # it is no run, or not any more
+            self._folders[path] = None if unlisted else _mtime(path)
+            if folder.found is not None and path not in self._unlisted:
+                self._agenda.notice(folder.found)
+            if unlisted:  # for now; whether it stays so is seen again and again
+                self._unlisted.add(path)
         if not os.path.lexists(place):
             self._drop({place})
 
     def _found(self, run: Path, changed: bool) -> None:
         if run not in self._runs:
+            if run in self._folders:  # until now
+                inside = [folder for folder in self._folders if folder == run or run in folder.parents]
+                for folder in inside:
+                    del self._folders[folder]
+            self._unlisted.discard(run)
             # before the visit: what changes later is then seen to have changed
             self._runs[run] = _Seen(_rows_stamp(run), _stamps(run))
         self._agenda.notice(run, changed)
+
+    def _root_of(self, path: Path) -> Path | None:
+        return next((root for root in self._roots if path == root or root in path.parents), None)
 
     def _drop(self, gone: set[Path]) -> None:
         """Forget paths that are gone, and everything below them."""
@@ -270,6 +319,7 @@ class Lookout(FileSystemEventHandler):
             for path in [path for path in known if path in gone or not gone.isdisjoint(path.parents)]:
                 if path not in self._roots:
                     del known[path]
+                self._unlisted.discard(path)
                 self._agenda.forget(path)
 
 
@@ -281,6 +331,11 @@ def _outermost(roots: Sequence[Path]) -> list[Path]:
         if real not in kept and kept.keys().isdisjoint(real.parents):
             kept[real] = root
     return list(kept.values())
+
+
+def _entered(root: Path) -> str:
+    """Write a root such that inotify follows it if it is a link."""
+    return os.path.join(root, "")  # noqa: PTH118  a Path never ends in a slash
 
 
 def _tells_of_rows(path: str) -> bool:
@@ -301,6 +356,14 @@ def _stamps(run: Path) -> tuple[FileStamp, ...]:
         return stamps(run)
     except RunUnreadable:
         return ()  # the visit tells
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _mtime(folder: Path) -> int | None:

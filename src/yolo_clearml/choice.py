@@ -1,0 +1,58 @@
+"""Which runs are meant: patterns as in .gitignore, held against paths below the folder that was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from pathspec import PathSpec, Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The runs that some pattern of ``include`` fits, or all where there is none, but for ``exclude``.
+
+    A pattern that fits a folder fits all below it. Of a folder that was given itself, its name is looked at.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the patterns; raises UsageError."""
+        for patterns in filter(None, (self.include, self.exclude)):
+            try:
+                _spec(patterns)
+            except ValueError as cause:
+                raise UsageError(
+                    f"{cause}.", "Write --include and --exclude as a line of .gitignore, such as 'train*'."
+                ) from cause
+
+    def enters(self, folder: Path, root: Path) -> bool:
+        """Tell whether a run may be meant in ``folder``, which is ``root`` or below it."""
+        return folder == root or not self.exclude or not _fits(self.exclude, folder, root)
+
+    def takes(self, run: Path, root: Path) -> bool:
+        """Tell whether a run is meant that is ``root`` or below it."""
+        included = not self.include or _fits(self.include, run, root)
+        return included and not (self.exclude and _fits(self.exclude, run, root))
+
+
+EVERY_RUN = Choice()
+
+
+def _fits(patterns: tuple[str, ...], path: Path, root: Path) -> bool:
+    below = path.relative_to(root).as_posix() if path != root else root.resolve().name
+    return _spec(patterns).match_file(f"{below}/")
+
+
+@lru_cache
+def _spec(patterns: tuple[str, ...]) -> PathSpec[Pattern]:
+    from pathspec import PathSpec
+
+    return PathSpec.from_lines("gitignore", patterns)

@@ -1,0 +1,175 @@
+"""What the command line does, for programs: its options as a value, its commands as iterators."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .agenda import Agenda, follow
+from .choice import EVERY_RUN, Choice
+from .engine import Failed, Lazily, Outcome, Pending, Skipped, UpToDate, Work, standing, sync
+from .eras import parse_release
+from .errors import UsageError
+from .finding import Found
+from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
+from .rules import SHORTEST_NAME, Wishes
+from .scan import NotARun
+from .sinks import RecordingSink, Sink
+
+_LONGEST = 10**9  # seconds; 30 years, so that no clock overflows
+_MOST_JOBS = 64
+
+
+def require(right: bool, text: str, hint: str = "") -> None:
+    """Raise UsageError unless something is ``right``."""
+    if not right:
+        see = "See the command's --help; an option may also come from a variable YOLO_CLEARML_*."
+        raise UsageError(text, hint or see)
+
+
+def require_seconds(option: str, seconds: float | None) -> None:
+    """Raise UsageError unless an option is a number of seconds to wait, or not given."""
+    right = seconds is None or (math.isfinite(seconds) and 1 <= seconds <= _LONGEST)
+    require(right, f"{option} needs a number of seconds from 1 to {_LONGEST}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How runs are reported; each field is the option of that name on the command line."""
+
+    project: str | None = None
+    name: str | None = None  # for one run
+    tags: tuple[str, ...] | None = None
+    output_uri: str | None = None
+    rules: str | None = None  # a release, as 8.3.100
+    offline: Path | None = None
+    force: bool = False
+    new: bool = False
+    jobs: int = 4
+    stale_after: float | None = None  # seconds
+    timeout: float = 30.0  # seconds
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a run or a server; raises UsageError."""
+        self.wishes()
+        require(not (self.force and self.new), "--force and --new cannot be had together.")
+        require(1 <= self.jobs <= _MOST_JOBS, f"--jobs needs a number from 1 to {_MOST_JOBS}.")
+        require_seconds("--timeout", self.timeout)
+        require_seconds("--stale-after", self.stale_after)
+
+    def wishes(self) -> Wishes:
+        """Collect what is wished for instead of what a run says; raises UsageError."""
+        for option, values in (
+            ("--project", (self.project,)),
+            ("--name", (self.name,)),
+            ("--tags", self.tags or ()),
+        ):
+            for value in values:
+                odd = value is not None and any("\ud800" <= c <= "\udfff" for c in value)
+                require(not odd, f"ClearML refuses {option} {value!r}: it holds what is no character.")
+        project, name, release = self.project, self.name, None
+        if project is not None:
+            parts = [part.strip() for part in project.split("/")]
+            long = all(len(part) >= SHORTEST_NAME for part in parts)
+            require(long, f"ClearML refuses --project {project!r}: names need three characters or more.")
+            project = "/".join(parts)
+        if name is not None:
+            name = name.strip()
+            long = len(name) >= SHORTEST_NAME
+            require(long, f"ClearML refuses --name {self.name!r}: names need three characters or more.")
+        require(all(tag.strip() for tag in self.tags or ()), "--tags is empty.")
+        if self.rules is not None:
+            release = parse_release(self.rules)
+            known = release is not None and release[0] == 8
+            require(known, f"--rules {self.rules!r} is no release such as 8.3.100.")
+        return Wishes(project, name, self.tags or None, release)
+
+
+def upload(
+    runs: Iterable[Found],
+    options: Options = Options(),
+    stop: threading.Event | None = None,
+    *,
+    rehearsal: RecordingSink | None = None,
+) -> Iterator[Outcome]:
+    """Report each run once, as ``yolo-clearml upload`` does; yields what happens.
+
+    ``runs`` is what `find_runs` gives. The last outcome of a run is Delivered, UpToDate, Skipped or Failed;
+    no error of a run is raised. After ``stop`` is set no further run is begun. A ``rehearsal`` records what
+    would be sent, one run at a time, and nothing is touched.
+    """
+    stop = stop or threading.Event()
+    work = _work(options, stop)
+    if rehearsal is None:
+        return sync(runs, work, options.jobs, stop)
+    # one at a time, it says the same in the same order every time
+    return sync(runs, replace(work, sink=Lazily(lambda: rehearsal), ledgers=ReadOnlyLedgers()), 1, stop)
+
+
+def watch(
+    roots: Iterable[Path],
+    options: Options = Options(),
+    stop: threading.Event | None = None,
+    *,
+    poll: float | None = None,
+    once: bool = False,
+    choice: Choice = EVERY_RUN,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Outcome]:
+    """Report runs below ``roots`` as they appear and grow, as ``yolo-clearml watch`` does, until ``stop``.
+
+    ``poll`` are the seconds between two looks where changes are not announced; with ``once`` it ends when
+    all runs have ended and are delivered; only runs that ``choice`` takes are followed. ``say`` is told, from
+    any thread, what a person should know of the watch itself. Raises UsageError where a root does not exist.
+    """
+    from .triggers import Lookout
+
+    require_seconds("--poll", poll)
+    stop = stop or threading.Event()
+    work = _work(options, stop)
+    agenda = Agenda(work.sink.renew, stop, once)
+    with Lookout(list(roots), agenda, say, stop, poll, choice):
+        if not agenda.open_runs:
+            say("There is no run yet; waiting for the first.")
+        yield from follow(agenda, work, options.jobs, stop)
+
+
+def status(
+    runs: Iterable[Found],
+    options: Options = Options(),
+) -> Iterator[UpToDate | Pending | Skipped | Failed]:
+    """Tell how each run stands, from its directory and its ledger, as ``yolo-clearml status`` does."""
+    work = _work(options, threading.Event())
+    for found in runs:
+        if isinstance(found, NotARun):
+            yield Skipped(found.path, found.reason, found.hint)
+        else:
+            yield standing(found, work)
+
+
+def _work(options: Options, stop: threading.Event) -> Work:
+    """Choose where reports go and what remembers them; the heavy imports wait until a run needs them."""
+
+    def offline() -> Sink:
+        from .offline_sink import OfflineSink
+
+        return OfflineSink(options.offline or Path(), options.output_uri)
+
+    def online() -> Sink:
+        from .clearml_sink import ClearmlSink
+
+        return ClearmlSink(options.timeout, options.output_uri, stop)
+
+    ledgers: Ledgers = FileLedgers() if options.offline is None else NoLedgers()
+    return Work(
+        sink=Lazily(online if options.offline is None else offline),
+        ledgers=ledgers,
+        server_hint=configuration_stamp(),
+        wishes=options.wishes(),
+        stale_after=options.stale_after,
+        force=options.force,
+        new=options.new,
+    )

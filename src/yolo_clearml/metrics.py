@@ -1,0 +1,166 @@
+"""Counts for Prometheus' textfile collector: runs by state, what was sent, what failed, when all was well."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .engine import Delivered, Failed, Gone, Outcome, Progress, Skipped, Started
+from .errors import UsageError, YoloClearmlError
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_PREFIX = "yolo_clearml_"
+_EVERY = 15.0  # seconds; how often Prometheus asks by default
+
+
+class MetricsUnwritable(YoloClearmlError):
+    """The file for Prometheus cannot be written; the runs are done all the same."""
+
+
+class Metrics:
+    """Counts outcomes and writes them to a file, whole or not at all; a context manager.
+
+    Totals go on from what the file held, so that they count over all calls that share it. With ``going_on``
+    the file is written now and then as well as at the end, as a watch has none.
+    """
+
+    def __init__(self, path: Path, going_on: bool, now: Callable[[], float] = time.time) -> None:
+        """Begin to count; raises UsageError where the file's folder does not exist."""
+        if not path.parent.is_dir() or path.is_dir():
+            raise UsageError(
+                f"--metrics {path} names no file in a folder that exists.",
+                "Give a file in the folder of node_exporter's textfile collector, its name ending in .prom.",
+            )
+        self._path, self._going_on, self._now = path, going_on, now
+        self._states: dict[Path, str] = {}
+        self._failing: set[Path] = set()
+        before = _totals(path)
+        self._sent = before.get("events_sent_total", 0.0)
+        self._failures = before.get("failures_total", 0.0)
+        self._success = before.get("last_success_timestamp_seconds")
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_now_and_then, name="metrics", daemon=True)
+
+    def __enter__(self) -> Metrics:
+        if self._going_on:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        if self._going_on:
+            self._thread.join()
+        if error is None:
+            self.write()
+        else:
+            with contextlib.suppress(MetricsUnwritable):
+                self.write(all_is_well=False)
+
+    def note(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        with self._lock:
+            match outcome:
+                case Started() | Progress():
+                    return
+                case Gone():
+                    self._failing.discard(outcome.run)
+                    self._states.pop(outcome.run, None)
+                case Failed():
+                    self._failures += 1
+                    self._failing.add(outcome.run)
+                    self._states.setdefault(outcome.run, "unknown")
+                case Skipped():
+                    self._failing.discard(outcome.run)
+                    self._states[outcome.run] = "skipped"
+                case _:
+                    self._failing.discard(outcome.run)
+                    state = outcome.facts.state
+                    self._states[outcome.run] = state.value if state else "unknown"
+            if isinstance(outcome, (Delivered, Failed)):
+                self._sent += outcome.events
+
+    def write(self, all_is_well: bool = True) -> None:
+        """Replace the file; raises MetricsUnwritable."""
+        from prometheus_client import CollectorRegistry, write_to_textfile
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        with self._lock:
+            now, states = self._now(), list(self._states.values())
+            if all_is_well and not self._failing:
+                self._success = now
+            runs = GaugeMetricFamily(_PREFIX + "runs", "Run directories by state.", labels=["state"])
+            for state in ("live", "finished", "stopped", "skipped", "unknown"):
+                runs.add_metric([state], states.count(state))
+            counts: list[Metric] = [
+                runs,
+                GaugeMetricFamily(
+                    _PREFIX + "runs_failing", "Run directories whose last report failed.", len(self._failing)
+                ),
+                CounterMetricFamily(
+                    _PREFIX + "events_sent", "Points, images and plots ClearML acknowledged.", self._sent
+                ),
+                CounterMetricFamily(_PREFIX + "failures", "Reports of a run that failed.", self._failures),
+            ]
+            if self._success is not None:
+                counts += [
+                    GaugeMetricFamily(
+                        _PREFIX + "last_success_timestamp_seconds",
+                        "When no run was failing last.",
+                        self._success,
+                    ),
+                    GaugeMetricFamily(
+                        _PREFIX + "seconds_since_last_success",
+                        "How long ago that was, when this was written.",
+                        now - self._success,
+                    ),
+                ]
+        registry = CollectorRegistry()
+        registry.register(_Counts(tuple(counts)))
+        try:
+            write_to_textfile(str(self._path), registry)
+        except OSError as cause:
+            raise MetricsUnwritable(
+                f"{self._path} cannot be written: {cause.strerror or cause}.",
+                "Free some space, or give --metrics a file in a folder that can be written.",
+            ) from cause
+
+    def _write_now_and_then(self) -> None:
+        while True:
+            with contextlib.suppress(MetricsUnwritable):  # told at the end; there may be space until then
+                self.write()
+            if self._closing.wait(_EVERY):
+                return
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Counts:
+    """What a registry collects, all at once."""
+
+    families: tuple[Metric, ...]
+
+    def collect(self) -> tuple[Metric, ...]:
+        """Give it."""
+        return self.families
+
+
+def _totals(path: Path) -> dict[str, float]:
+    """Read what an earlier call wrote; a file that is none of ours counts as empty."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        families = list(text_string_to_metric_families(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, IndexError):
+        return {}
+    samples = (sample for family in families for sample in family.samples)
+    return {s.name.removeprefix(_PREFIX): s.value for s in samples if s.name.startswith(_PREFIX)}
