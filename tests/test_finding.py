@@ -15,7 +15,7 @@ from test_scan import WROTE, put
 from yolo_clearml.choice import EVERY_RUN
 from yolo_clearml.errors import RunUnreadable, UsageError
 from yolo_clearml.finding import find_runs, run_around, walk
-from yolo_clearml.scan import NotARun, stamps
+from yolo_clearml.scan import NotARun, listing
 
 
 def found(*paths: Path) -> list[str]:
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", scandir)
     assert ["gone", "open"] == found(tmp_path, tmp_path, gone)
     with pytest.raises(RunUnreadable, match="cannot be listed: Permission denied"):
-        stamps(gone)
+        listing(gone)
 
 
 def test_a_folder_that_vanishes_while_it_is_searched_for_is_nothing(

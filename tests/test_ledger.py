@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_clearml.errors import LedgerUnwritable, RunBusy
-from yolo_clearml.events import FileStamp, Plan, Report, SingleValue
+from yolo_clearml.events import Plan, Report, SingleValue
 from yolo_clearml.ledger import (
     LEDGER_NAME,
     FileLedgers,
@@ -652,17 +652,16 @@ def test_a_directory_without_write_permission_is_read_only(run: Path, state: Pat
 
 def test_whatever_could_give_work_changes_the_stamp() -> None:
     """A file more, another size, time, name, server or wish; and nothing else."""
-    stamps = (FileStamp("a", 1, 2), FileStamp("b", 3, 4))
-    settled = settled_stamp(stamps, "server", "wishes")
-    assert settled == settled_stamp(list(stamps), "server", "wishes")
+    listing = (("a", 1, 2), ("b", 3, 4))
+    settled = settled_stamp(listing, "server", "wishes")
     others = [
-        settled_stamp(stamps[:1], "server", "wishes"),
-        settled_stamp((replace(stamps[0], size=9), stamps[1]), "server", "wishes"),
-        settled_stamp((replace(stamps[0], mtime_ns=9), stamps[1]), "server", "wishes"),
-        settled_stamp((replace(stamps[0], name="\udcff"), stamps[1]), "server", "wishes"),
-        settled_stamp(stamps, "other", "wishes"),
-        settled_stamp(stamps, "server", "other"),
-        settled_stamp(stamps, "serverw", "ishes"),
+        settled_stamp(listing[:1], "server", "wishes"),
+        settled_stamp((("a", 9, 2), listing[1]), "server", "wishes"),
+        settled_stamp((("a", 1, 9), listing[1]), "server", "wishes"),
+        settled_stamp((("\udcff", 1, 2), listing[1]), "server", "wishes"),
+        settled_stamp(listing, "other", "wishes"),
+        settled_stamp(listing, "server", "other"),
+        settled_stamp(listing, "serverw", "ishes"),
     ]
     assert 8 == len({settled, *others})
 

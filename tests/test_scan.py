@@ -19,7 +19,7 @@ from test_files import refuse
 from yolo_clearml.eras import ERAS, YOLOV5
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
-from yolo_clearml.scan import NotARun, Run, scan, stamps
+from yolo_clearml.scan import NotARun, Run, listing, scan
 
 PNG = b"\x89PNG\r\n\x1a\n....IHDR....IDAT....IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff\xe0....\xff\xd9"
@@ -393,7 +393,7 @@ def test_thousands_of_pictures_are_bounded_and_always_the_same(tmp_path: Path) -
     for number in range(600):
         put(path / f"frame_{number}.png", PNG, ENDED)
         put(path / f"val_frame_{number:04}.jpg", JPEG, ENDED)
-    names = [stamp.name for stamp in stamps(path)]
+    names = [name for name, _, _ in listing(path)]
     assert sorted(names) == names
     assert not any(name.startswith("frame") for name in names)
     pictures = [name for name in names if not name.startswith(("weights/", "args", "results.csv"))]
@@ -407,7 +407,7 @@ def test_whatever_a_release_plots_is_looked_at(tmp_path: Path, era: object) -> N
     wanted = {r.pattern.replace("*", "MaskPR") for each in (*ERAS, YOLOV5) if each is era for r in each.plots}
     for name in wanted:
         put(tmp_path / name, PNG, ENDED)
-    assert wanted == {stamp.name for stamp in stamps(tmp_path)}
+    assert wanted == {name for name, _, _ in listing(tmp_path)}
 
 
 def test_a_file_that_vanishes_while_it_is_listed_is_not_there(
@@ -423,8 +423,8 @@ def test_a_file_that_vanishes_while_it_is_listed_is_not_there(
         return _Listing(entries)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert "labels.jpg" not in {stamp.name for stamp in stamps(path)}
-    assert "train_batch0.jpg" in {stamp.name for stamp in stamps(path)}
+    assert "labels.jpg" not in {name for name, _, _ in listing(path)}
+    assert "train_batch0.jpg" in {name for name, _, _ in listing(path)}
 
 
 class _Listing(list["os.DirEntry[str]"]):

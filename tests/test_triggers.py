@@ -35,10 +35,10 @@ from yolo_clearml import triggers
 from yolo_clearml.agenda import Agenda
 from yolo_clearml.engine import Facts, UpToDate, Visit
 from yolo_clearml.errors import RunUnreadable, UsageError
-from yolo_clearml.events import FileStamp, RunState
+from yolo_clearml.events import RunState
 from yolo_clearml.finding import Found, find_runs
 from yolo_clearml.ledger import LEDGER_NAME
-from yolo_clearml.scan import NotARun, stamps
+from yolo_clearml.scan import Listed, NotARun, listing
 from yolo_clearml.triggers import Lookout
 
 SOON = 2.0  # seconds, which the issue allows from a row to ClearML
@@ -56,7 +56,7 @@ class Told(Agenda):
         self.news = threading.Condition()
         self.told: list[tuple[str, bool]] = []  # name, changed
         self.no_runs: list[tuple[Path, str]] = []
-        self.seen: dict[Path, tuple[FileStamp, ...]] = {}  # runs that are known, as they were when noticed
+        self.seen: dict[Path, tuple[Listed, ...]] = {}  # runs that are known, as they were when noticed
 
     def notice(self, found: Found, changed: bool = False) -> None:
         super().notice(found, changed)
@@ -96,9 +96,9 @@ class Told(Agenda):
         return told
 
 
-def stamps_of(run: Path) -> tuple[FileStamp, ...]:
+def stamps_of(run: Path) -> tuple[Listed, ...]:
     try:
-        return stamps(run)
+        return listing(run)
     except RunUnreadable:
         return ()
 
@@ -240,7 +240,7 @@ def test_a_run_that_is_moved_is_followed(tmp_path: Path, told: Told) -> None:
         within = inside.rename(root / "kept" / "other")
         assert told.hears_of(within)
         append(within)
-        assert told.comes(lambda: told.seen == {within: stamps(within)})
+        assert told.comes(lambda: told.seen == {within: listing(within)})
         within.rename(tmp_path / "out")
         assert told.comes(lambda: told.seen == {})
 
@@ -327,7 +327,7 @@ def test_more_events_than_the_queue_holds(tmp_path: Path, told: Told) -> None:
         late = make(tmp_path / "late" / "train", *RUN)
         lookout.heed()
         lookout.look(30)
-        assert {run: stamps(run) for run in [*runs, late]} == told.seen
+        assert {run: listing(run) for run in [*runs, late]} == told.seen
 
 
 # -- looking ----------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_a_system_that_announces_nothing(tmp_path: Path, told: Told, poll: float
             change()
             lookout.look(5)
             there = [item for item in find_runs([tmp_path]) if isinstance(item, Path)]
-            assert {path: stamps(path) for path in there} == told.seen
+            assert {path: listing(path) for path in there} == told.seen
 
 
 def test_what_did_not_change_is_not_noticed_again(tmp_path: Path, told: Told) -> None:
@@ -372,7 +372,7 @@ def test_pictures_of_ended_runs_are_looked_at_now_and_then(tmp_path: Path, told:
         lookout.look(30)
         (run / "results.png").write_text("drawn anew")
         waited = 0
-        while told.seen[run] != stamps(run):
+        while told.seen[run] != listing(run):
             lookout.look(30)
             waited += 30
             assert waited <= 300
@@ -388,7 +388,7 @@ def test_a_run_that_appears_file_by_file_is_found(tmp_path: Path, told: Told) ->
         for name in ("args.yaml", "results.csv", "weights/last.pt"):
             (run / name).write_text("x")
             lookout.look(5)
-            assert {run: stamps(run)} == told.seen
+            assert {run: listing(run)} == told.seen
         assert {tmp_path, tmp_path / "runs"} == set(lookout._folders)
 
 
@@ -509,7 +509,7 @@ def test_the_limits_of_inotify_are_told_once_and_polling_goes_on(
             append(run)
             late = make(tmp_path / f"new{turn}" / "train", *RUN)
             lookout.look(5)
-            assert {run, late} <= {path for path in told.seen if told.seen[path] == stamps(path)}
+            assert {run, late} <= {path for path in told.seen if told.seen[path] == listing(path)}
         assert 0 == limited.running
     assert ["The system does not announce every change (the limits of inotify are reached)"] == [
         text.split(",")[0] for text in said
@@ -547,7 +547,7 @@ def test_a_system_that_announces_twice_and_in_odd_order(tmp_path: Path, told: To
             lookout.on_any_event(DirMovedEvent(str(tmp_path / "elsewhere"), ""))
             lookout.on_any_event(FileCreatedEvent(str(tmp_path.parent / "outside" / "results.csv")))
             lookout.heed()
-        assert {run: stamps(run)} == told.seen
+        assert {run: listing(run)} == told.seen
         lookout.on_any_event(DirCreatedEvent(str(run)))
         lookout.on_any_event(DirDeletedEvent(str(run)))
         shutil.rmtree(run)
@@ -589,7 +589,7 @@ def test_a_root_that_is_a_run(tmp_path: Path, told: Told) -> None:
         by_hand.look(5)
         make(run, "args.yaml")
         by_hand.look(5)
-        assert {run: stamps(run)} == told.seen
+        assert {run: listing(run)} == told.seen
 
 
 def test_a_root_given_through_a_link(tmp_path: Path, told: Told) -> None:
@@ -658,7 +658,7 @@ def test_a_root_that_vanishes_and_comes_back(tmp_path: Path, told: Told) -> None
             assert first / "deep" / "train" not in told.seen
             run = make(first / "new" / "train", *RUN)
             lookout.look(30)
-            assert {run: stamps(run)}.items() <= told.seen.items()
+            assert {run: listing(run)}.items() <= told.seen.items()
             shutil.rmtree(first)
     gone = f"{first} is not there any more; it will be followed again when it is back."
     assert [gone] * 2 == said
@@ -917,7 +917,7 @@ class AnyActions(RuleBasedStateMachine):
         """Every run is known as it is now, and no other."""
         self.lookout.heed()
         self.lookout.look(300)
-        assert {run: stamps(run) for run in self.runs()} == self.told.seen
+        assert {run: listing(run) for run in self.runs()} == self.told.seen
         assert set(self.runs()) == set(self.told.open_runs) | set(self.told._runs)
 
     def teardown(self) -> None:

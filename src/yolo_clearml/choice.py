@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,9 +30,10 @@ class Choice:
         for patterns in filter(None, (self.include, self.exclude)):
             try:
                 _spec(patterns)
-            except ValueError as cause:
+            except (ValueError, re.error) as cause:  # of the second kind is '[z-a]'
                 raise UsageError(
-                    f"{cause}.", "Write --include and --exclude as a line of .gitignore, such as 'train*'."
+                    f"{', '.join(patterns)} is no pattern: {cause}.",
+                    "Write --include and --exclude as a line of .gitignore, such as 'train*'.",
                 ) from cause
 
     def enters(self, folder: Path, root: Path) -> bool:
@@ -55,4 +58,6 @@ def _fits(patterns: tuple[str, ...], path: Path, root: Path) -> bool:
 def _spec(patterns: tuple[str, ...]) -> PathSpec[Pattern]:
     from pathspec import PathSpec
 
-    return PathSpec.from_lines("gitignore", patterns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of '[[', about a Python that is not there yet
+        return PathSpec.from_lines("gitignore", patterns)

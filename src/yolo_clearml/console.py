@@ -137,13 +137,15 @@ class PlainLines:
     def __init__(self, quiet: bool, verbose: bool, sent: str, named: Collection[Path] = ()) -> None:
         self._quiet, self._verbose, self._word = quiet, verbose, sent
         self._named = named  # what the user pointed at; to skip that in silence would look like success
-        self._failures: set[tuple[str, str]] = set()
+        self._failures: dict[str, int] = {}  # in words: how many more runs failed for the same reason
 
     def __enter__(self) -> PlainLines:
         return self
 
     def show(self, outcome: Outcome) -> None:
         """Write the line of a run that is done."""
+        if isinstance(outcome, UpToDate) and not self._verbose:
+            return  # ten thousand times, under cron
         run = shown_path(outcome.run)
         match outcome:
             case Started() | Progress() | Gone():
@@ -154,17 +156,17 @@ class PlainLines:
                     self.say(f"{run}: {printable(note)}")
                 self._missing(run, outcome.facts)
             case UpToDate():
-                if self._verbose:
-                    self._result(f"{run}: up to date{_where(outcome)}")
+                self._result(f"{run}: up to date{_where(outcome)}")
                 self._missing(run, outcome.facts)
             case Skipped():
                 if self._verbose or outcome.run in self._named:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
-                told = (printable(str(outcome.error)), printable(outcome.error.hint))
-                text = " for the same reason" if told in self._failures else f": {told[0]} {told[1]}"
-                self._failures.add(told)
-                write_line(sys.stderr, f"{run}: failed{text}")
+                told = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                again = told in self._failures
+                self._failures[told] = self._failures.get(told, -1) + 1
+                if self._verbose or not again:
+                    write_line(sys.stderr, f"{run}: failed{' for the same reason' if again else f': {told}'}")
             case _:
                 assert_never(outcome)
 
@@ -176,7 +178,10 @@ class PlainLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass  # each line stands for itself
+        for told, more in self._failures.items():
+            if more and not self._verbose:
+                runs = "1 more run" if more == 1 else f"{more:,} more runs"
+                write_line(sys.stderr, f"{runs} failed for the same reason (-v names them): {told}")
 
     def _missing(self, run: str, facts: Facts) -> None:
         for fact in facts.missing if self._verbose else ():

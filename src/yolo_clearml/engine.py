@@ -23,7 +23,7 @@ from .events import Plan, RunState
 from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
 from .rules import Wishes, fitness_by_epoch, main_metric, plan
-from .scan import NotARun, Run, scan, stamps
+from .scan import NotARun, Run, listing, scan
 from .sinks import Acknowledged, Sent, Sink, acknowledged, file_size
 
 _CURVE = 16  # values; as many characters of a line
@@ -200,6 +200,10 @@ class Work:
     force: bool = False  # send everything again, into the same task
     new: bool = False  # make a new task
     now: Callable[[], float] = time.time  # seconds since the epoch
+    asked: str = field(init=False)  # all that a plan depends on beside the run, in words
+
+    def __post_init__(self) -> None:
+        self.asked = repr((self.wishes, self.stale_after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +256,13 @@ def sync(
                 if isinstance(item, NotARun):
                     yield Skipped(item.path, item.reason, item.hint)
                 elif item is not None:
-                    pool.submit(visit_one, item if isinstance(item, Visit) else Visit(item))
-                    under_way += 1
+                    asked = item if isinstance(item, Visit) else Visit(item)
+                    settled = _if_settled(asked.run, work)
+                    if settled is not None:
+                        yield settled
+                    else:
+                        pool.submit(visit_one, asked)
+                        under_way += 1
                 # as many may wait as work, so that memory does not grow with the number of runs
                 while under_way >= 2 * jobs or not outcomes.empty():
                     outcome = outcomes.get()
@@ -268,6 +277,24 @@ def sync(
         except BaseException:
             stop.set()  # a fault, or the consumer went away: begin nothing more, let what is under way end
             raise
+
+
+def _if_settled(path: Path, work: Work) -> UpToDate | None:
+    """Recognise a run that has nothing to tell, as most: to hand it to a thread would cost more than this."""
+    try:
+        looked = _settled(path, work)
+    except Exception:  # noqa: BLE001  the visit meets it as well, and tells
+        return None
+    return looked if isinstance(looked, UpToDate) else None
+
+
+def _settled(path: Path, work: Work) -> UpToDate | tuple[str, Ledger]:
+    """Compare the files with what the ledger says; where it is not the same, give both."""
+    settled = settled_stamp(listing(path), work.server_hint, work.asked)
+    ledger = work.ledgers.load(path)
+    if ledger.settled == settled and not (work.force or work.new):
+        return UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url)
+    return settled, ledger
 
 
 @dataclass(slots=True)
@@ -337,11 +364,11 @@ class _Looked:
 
 
 def _look(path: Path, work: Work, so_far: _SoFar) -> _Looked | UpToDate | Skipped:
-    listed = stamps(path)
-    so_far.ledger = ledger = work.ledgers.load(path)
-    settled = settled_stamp(listed, work.server_hint, repr((work.wishes, work.stale_after)))
-    if ledger.settled == settled and not (work.force or work.new):
-        return UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url)
+    looked = _settled(path, work)
+    if isinstance(looked, UpToDate):
+        return looked
+    settled, ledger = looked
+    so_far.ledger = ledger
     run = scan(path, work.now(), work.stale_after)
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)

@@ -16,6 +16,8 @@ from .scan import ARGUMENT_FILES, NotARun
 
 Found: TypeAlias = "Path | NotARun"
 
+# By these a directory is known as a run's, were it one that died in its setup.
+_RUN_FILES = (*ARGUMENT_FILES, "results.csv")
 # What other commands of Ultralytics leave in a save_dir and no training does, without args.yaml.
 _LEFTOVERS = (
     ("a validation", ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")),
@@ -94,13 +96,13 @@ def walk(
 
 
 def _look_into(place: Path) -> Folder:
-    with os.scandir(place) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+    with os.scandir(place) as listed:
+        entries = list(listed)
     names = {entry.name for entry in entries}
-    if is_run_listing(names):
+    if not names.isdisjoint(_RUN_FILES):
         return Folder(place, ())
-    below = tuple(place / entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    what = next((what for what, files in _LEFTOVERS if names.intersection(files)), None)
+    below = tuple(place / name for name in sorted(e.name for e in entries if e.is_dir(follow_symlinks=False)))
+    what = next((what for what, files in _LEFTOVERS if not names.isdisjoint(files)), None)
     if what is None and _PREDICTION.fullmatch(place.name) and len(names) > len(below):
         what = "a prediction"
     if what is None:
@@ -108,16 +110,11 @@ def _look_into(place: Path) -> Folder:
     return Folder(NotARun(place, f"is {what}, not a training", "Nothing to do."), below)
 
 
-def is_run_listing(names: set[str]) -> bool:
-    """Tell by the names in it whether a directory is a run's, were it one that died in its setup."""
-    return bool(names.intersection(ARGUMENT_FILES)) or "results.csv" in names
-
-
 def run_around(path: Path, root: Path) -> Path | None:
     """Give the run that ``path``, which lies below ``root`` or is it, belongs to: the outermost one."""
     place = root
     for part in ("", *path.relative_to(root).parts):
         place = place / part
-        if any(os.path.lexists(place / name) for name in (*ARGUMENT_FILES, "results.csv")):
+        if any(os.path.lexists(place / name) for name in _RUN_FILES):
             return place
     return None

@@ -25,6 +25,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ from filelock import lock_descriptor
 from platformdirs import user_state_path
 
 from .errors import LedgerUnwritable, RunBusy
-from .events import STATUS, FileStamp, Plan, Report
+from .events import STATUS, Plan, Report
 
 LEDGER_NAME = ".yolo-clearml.json"
 STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
@@ -101,10 +102,9 @@ class Ledgers(Protocol):
         """Hold the ledger of a run directory; raises RunBusy where another process does."""
 
 
-def settled_stamp(stamps: Sequence[FileStamp], server_hint: str, wishes: str) -> str:
-    """Digest all that could give a pass something to do, from a listing alone."""
-    told = [[[stamp.name, stamp.size, stamp.mtime_ns] for stamp in stamps], server_hint, wishes]
-    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def settled_stamp(listing: Sequence[tuple[str, int, int]], server_hint: str, wishes: str) -> str:
+    """Digest all that could give a pass something to do, from a listing alone; see `scan.listing`."""
+    return hashlib.sha256(repr((listing, server_hint, wishes)).encode()).hexdigest()[:32]
 
 
 def configuration_stamp() -> str:
@@ -130,14 +130,11 @@ class FileLedgers:
 
     def load(self, run: Path) -> Ledger:
         """Read the newest ledger of a run; reading takes no lock, for a ledger is replaced whole."""
-        newest = (-1, Ledger())
-        for path in (run / LEDGER_NAME, _state_path(run)):
-            with contextlib.suppress(OSError):
-                written = path.stat().st_mtime_ns
-                ledger = _read(path)
-                if ledger != Ledger() and written > newest[0]:
-                    newest = (written, ledger)
-        return newest[1]
+        places = [run / LEDGER_NAME]
+        if _state_folder().exists():
+            places.append(_state_path(run))
+        found = [read for place in places if (read := _read(place)) is not None]
+        return max(found, key=lambda read: read[0])[1] if found else Ledger()
 
     @contextlib.contextmanager
     def hold(self, run: Path) -> Iterator[Held]:
@@ -318,11 +315,18 @@ def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
     )
 
 
+def _state_folder() -> Path:
+    return _folder_named(os.environ.get(STATE_DIR_VARIABLE))
+
+
+@lru_cache
+def _folder_named(chosen: str | None) -> Path:
+    return Path(chosen) if chosen else user_state_path("yolo-clearml")
+
+
 def _state_path(run: Path) -> Path:
-    chosen = os.environ.get(STATE_DIR_VARIABLE)
-    folder = Path(chosen) if chosen else user_state_path("yolo-clearml")
     name = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:32]
-    return folder / f"{name}.json"
+    return _state_folder() / f"{name}.json"
 
 
 def _same_file(path: Path, descriptor: int) -> bool:
@@ -346,22 +350,29 @@ def _written(ledger: Ledger) -> bytes:
     return (json.dumps({"version": _VERSION, **fields}, separators=(",", ":")) + "\n").encode()
 
 
-def _read(path: Path) -> Ledger:
-    """Read a ledger; one that is damaged, or of another version, counts as lost."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _read(path: Path) -> tuple[int, Ledger] | None:
+    """Read a ledger and when it was written, in nanoseconds since the epoch.
+
+    None where there is none; one that is damaged, or of another version, counts as lost.
+    """
     try:
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(_MOST)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(descriptor)
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            found = json.loads(file.read(min(status.st_size, _MOST)))
+        if not isinstance(found, dict) or found.pop("version", None) != _VERSION:
+            return None
+        ledger = Ledger(**found)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
     finally:
         os.close(descriptor)  # open() leaves it to us where it is that of a directory
-    try:
-        found = json.loads(data)
-        if not isinstance(found, dict) or found.pop("version", None) != _VERSION:
-            return Ledger()
-        ledger = Ledger(**found)
-    except (ValueError, TypeError, RecursionError):
-        return Ledger()
     texts = (ledger.server, ledger.run, ledger.task, ledger.url, ledger.settled, ledger.configured)
     sound = all(text is None or isinstance(text, str) for text in texts) and isinstance(ledger.copy, str)
     maps = isinstance(ledger.sent, dict) and isinstance(ledger.facts, dict)
-    return ledger if sound and maps and all(isinstance(d, str) for d in ledger.sent.values()) else Ledger()
+    if not sound or not maps or not all(isinstance(digest, str) for digest in ledger.sent.values()):
+        return None
+    return status.st_mtime_ns, ledger

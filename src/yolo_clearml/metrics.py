@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +35,9 @@ class Metrics:
 
     def __init__(self, path: Path, going_on: bool, now: Callable[[], float] = time.time) -> None:
         """Begin to count; raises UsageError where the file's folder does not exist."""
-        if not path.parent.is_dir() or path.is_dir():
+        # os.path takes names that are too long as well; and a device, as /dev/null, must not be replaced
+        replaceable = os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113
+        if not (os.path.isdir(path.parent) and replaceable):  # noqa: PTH112
             raise UsageError(
                 f"--metrics {path} names no file in a folder that exists.",
                 "Give a file in the folder of node_exporter's textfile collector, its name ending in .prom.",
@@ -79,6 +82,8 @@ class Metrics:
                 case Failed():
                     self._failures += 1
                     self._failing.add(outcome.run)
+                    if outcome.facts.state:
+                        self._states[outcome.run] = outcome.facts.state.value
                     self._states.setdefault(outcome.run, "unknown")
                 case Skipped():
                     self._failing.discard(outcome.run)
@@ -136,9 +141,11 @@ class Metrics:
             ) from cause
 
     def _write_now_and_then(self) -> None:
+        tried = False  # before the first run was visited, nothing is known to be well
         while True:
             with contextlib.suppress(MetricsUnwritable):  # told at the end; there may be space until then
-                self.write()
+                self.write(all_is_well=tried)
+            tried = True
             if self._closing.wait(_EVERY):
                 return
 

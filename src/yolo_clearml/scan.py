@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 
@@ -41,6 +41,9 @@ _PICTURE = re.compile(
 _WEIGHTS = ("weights/best.pt", "weights/last.pt")
 ARGUMENT_FILES = ("args.yaml", "opt.yaml")
 _DATA_FILES = (*_WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv")
+
+
+Listed: TypeAlias = "tuple[str, int, int]"  # name within the run, size in bytes, mtime in nanoseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +79,47 @@ class NotARun:
     again: float | None = None  # seconds since the epoch; when time alone makes something else of it
 
 
-def stamps(path: Path) -> tuple[FileStamp, ...]:
+def listing(path: Path) -> tuple[Listed, ...]:
     """List the files a run may be made of, from two directory listings and a stat each; sorted by name.
 
     Links are left out, so is everything Ultralytics did not write. Of more than 500 pictures the first by
     name are listed. Raises RunUnreadable.
     """
-    found: list[FileStamp] = []
+    found: list[Listed] = []
+    weights = False
     try:
-        for prefix, folder in (("", path), ("weights/", path / "weights")):
-            if prefix and not stat.S_ISDIR(_lstat_mode(folder)):
-                continue
-            with os.scandir(folder) as entries:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if is_of_a_run(entry.name):
+                    _list(entry, entry.name, found)
+                elif entry.name == "weights":
+                    weights = entry.is_dir(follow_symlinks=False)
+        if weights:
+            with os.scandir(path / "weights") as entries:
                 for entry in entries:
-                    name = prefix + entry.name
-                    if not is_of_a_run(name):
-                        continue
-                    with contextlib.suppress(FileNotFoundError):  # a live run replaces files
-                        status = entry.stat(follow_symlinks=False)
-                        if stat.S_ISREG(status.st_mode):
-                            found.append(FileStamp(name, status.st_size, status.st_mtime_ns))
+                    if (name := f"weights/{entry.name}") in _WEIGHTS:
+                        _list(entry, name, found)
     except FileNotFoundError as cause:
         raise RunGone(f"{path} is not there any more.", "Give the path it has now.") from cause
     except OSError as cause:
         raise RunUnreadable(
             f"{path} cannot be listed: {cause.strerror}.", "Check that it is a directory that you may read."
         ) from cause
-    found.sort(key=lambda stamp: stamp.name)
-    pictures = [stamp for stamp in found if _is_picture(stamp.name)]
+    found.sort()
+    if len(found) <= _MOST_PICTURES:
+        return tuple(found)
+    pictures = [listed for listed in found if _is_picture(listed[0])]
     left_off = set(pictures[_MOST_PICTURES:])
-    return tuple(stamp for stamp in found if stamp not in left_off)
+    return tuple(listed for listed in found if listed not in left_off)
+
+
+def _list(entry: os.DirEntry[str], name: str, found: list[Listed]) -> None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # a live run replaces files
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.append((name, status.st_size, status.st_mtime_ns))
 
 
 def is_of_a_run(name: str) -> bool:
@@ -122,13 +136,6 @@ def plots_wanted(args: Mapping[str, object], yolov5: bool) -> bool:
     return not args.get("noplots", False) if yolov5 else bool(args.get("plots", True))
 
 
-def _lstat_mode(path: Path) -> int:
-    try:
-        return path.lstat().st_mode
-    except FileNotFoundError:
-        return 0
-
-
 def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotARun:
     """Read one run directory.
 
@@ -136,7 +143,7 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     nothing has written to has died; None: half an hour, or three of its longest epochs. Raises
     RunUnreadable.
     """
-    listed = {stamp.name: stamp for stamp in stamps(path)}
+    listed = {name: FileStamp(name, size, mtime_ns) for name, size, mtime_ns in listing(path)}
     yolov5 = "args.yaml" not in listed and "opt.yaml" in listed
     args, args_stamp = _arguments(path, "opt.yaml" if yolov5 else "args.yaml")
     hyp = _arguments(path, "hyp.yaml")[0] if yolov5 and "hyp.yaml" in listed else {}

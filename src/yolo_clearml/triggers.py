@@ -36,9 +36,8 @@ from watchdog.observers.api import BaseObserver
 from .agenda import Agenda
 from .choice import EVERY_RUN, Choice
 from .errors import RunUnreadable
-from .events import FileStamp
 from .finding import require_folder, run_around, walk
-from .scan import is_of_a_run, stamps
+from .scan import Listed, is_of_a_run, listing
 
 # of a watch placed twice, or a queue that overflowed: looking makes up for it
 warnings.filterwarnings("ignore", module=r"watchdog\.")
@@ -62,7 +61,7 @@ class _Seen:
     """A run as it was when it was last looked at."""
 
     rows: tuple[int, int] | None  # size and mtime in nanoseconds of results.csv
-    files: tuple[FileStamp, ...]
+    files: tuple[Listed, ...]
     quiet: bool = False  # nothing had changed between the last two looks at its files
 
 
@@ -272,7 +271,7 @@ class Lookout(FileSystemEventHandler):
             if os.path.lexists(run):
                 self._explore(run)  # it is something else now
             return
-        files = _stamps(run) if at_files or rows != seen.rows else seen.files
+        files = _files(run) if at_files or rows != seen.rows else seen.files
         changed = (rows, files) != (seen.rows, seen.files)
         self._runs[run] = _Seen(rows, files, quiet=not changed)
         if changed:
@@ -307,7 +306,7 @@ class Lookout(FileSystemEventHandler):
                     del self._folders[folder]
             self._unlisted.discard(run)
             # before the visit: what changes later is then seen to have changed
-            self._runs[run] = _Seen(_rows_stamp(run), _stamps(run))
+            self._runs[run] = _Seen(_rows_stamp(run), _files(run))
         self._agenda.notice(run, changed)
 
     def _root_of(self, path: Path) -> Path | None:
@@ -351,9 +350,9 @@ def _rows_stamp(run: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _stamps(run: Path) -> tuple[FileStamp, ...]:
+def _files(run: Path) -> tuple[Listed, ...]:
     try:
-        return stamps(run)
+        return listing(run)
     except RunUnreadable:
         return ()  # the visit tells
 
