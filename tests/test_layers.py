@@ -17,7 +17,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 ORDER = (
     *("errors", "events", "results_csv", "files", "checkpoint", "eras", "times", "scan", "rules"),
-    *("ledger", "payloads", "sinks", "figures", "exchange", "clearml_api", "clearml_sink", "offline_sink"),
+    *("ledger", "payloads", "compare", "sinks", "figures", "exchange", "clearml_api", "clearml_reader"),
+    *("clearml_sink", "offline_sink"),
     *("engine", "triggers", "wording", "plan_text", "terminal", "console", "cli"),
 )
 # the one place of what is slow, large or has a say in how the code around it looks
