@@ -53,7 +53,7 @@ _ODD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
     """Read everything a task holds but the bytes of its files; None where there is no such task.
 
-    Curves are read of ``titles`` and of every other title the server names; it names about a hundred of them.
+    Curves are read of ``titles`` and of every other one the server names; of many hundreds it names a part.
     Raises as `Api.call` does, and ServerFailing where a reply lacks what it must have.
     """
     fields = ["id", "name", "status", "project", "tags", "hyperparams", "models.output"]
