@@ -612,7 +612,7 @@ def test_fields_of_events_have_their_types(client: Client) -> None:
 
 
 def test_reading_back(client: Client) -> None:
-    """Scalars come exactly and in pages, single values apart, a long plot compressed elsewhere."""
+    """Scalars come exactly and in pages, single values apart, a long plot packed where it is not unpacked."""
     task = client.task()
     values = [0.1 * i for i in range(5)]
     client.batch(*(scalar(task, i, value) for i, value in enumerate(values)))
@@ -629,7 +629,11 @@ def test_reading_back(client: Client) -> None:
     (single,) = client.ask("events.get_task_single_value_metrics", tasks=[task])["tasks"]
     assert [("Summary", "mAP", 0.7)] == [(v["metric"], v["variant"], v["value"]) for v in single["values"]]
     plots = client.ask("events.get_task_plots", task=task)["plots"]
-    assert [("short", True), ("v", False)] == [(p["variant"], "plot_str" in p) for p in plots]
+    assert [("short", True), ("v", True)] == [(p["variant"], "plot_str" in p) for p in plots]
+    stored = client.ask("events.get_task_events", task=task, event_type="plot")["events"]
+    assert [("short", True), ("v", False)] == [(p["variant"], "plot_str" in p) for p in stored]
+    ended = client.ask("events.scalar_metrics_iter_raw", **body, scroll_id=rest["scroll_id"])
+    assert (0, 5, {}) == (ended["returned"], ended["total"], ended["variants"])
 
 
 def test_a_page_of_events_that_ends_at_iteration_0_starts_again(client: Client) -> None:

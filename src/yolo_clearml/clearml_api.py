@@ -11,8 +11,10 @@ import contextlib
 import json
 import logging
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,6 +39,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_us
 from tenacity.stop import stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from .compare import Content, content_of
 from .errors import (
     CredentialsRefused,
     FileNotTaken,
@@ -56,6 +59,7 @@ from .exchange import (
     keeps_failing,
     looks_cut,
     not_the_api,
+    pieces,
     public_address,
     retry_after,
 )
@@ -64,6 +68,8 @@ from .payloads import Json
 _CONNECT = 10.0  # seconds for a connection to be accepted
 _LONGEST_PAUSE = 8.0  # seconds between two tries
 _SLOWEST_STORAGE = 20 * 2**20  # bytes a second; a proxy may take everything before it passes it on
+_SLOWEST_DOWNLOAD = 50 * 2**10  # bytes a second, on the whole; what the SDK expects of a line
+_PIECE = 2**20  # bytes of a file read at a time
 
 _Result = TypeVar("_Result")
 
@@ -307,6 +313,24 @@ class Api:
             self._store(base, f"{base.rstrip('/')}/{key}", file)
             advance(file.tell())
 
+    def fetch(self, url: str, most: int) -> Content | None:
+        """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
+
+        A file that does not arrive whole, or whose storage does not say whether it is there, raises
+        FileServerUnreachable.
+        """
+        address = urlsplit(url)
+        if address.scheme not in ("http", "https"):
+            return self._fetch_stored(url, most)
+        base = f"{address.scheme}://{address.netloc}"
+        if base in self._down:
+            raise self._down[base].afresh()
+        try:
+            return self._patiently(lambda: self._get_file(base, url, most))
+        except FileServerUnreachable as error:
+            self._down[base] = error
+            raise
+
     def _patiently(self, action: Callable[[], _Result]) -> _Result:
         """Do it again while it fails in passing, with growing, random pauses."""
         grow = wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)
@@ -414,6 +438,68 @@ class Api:
                 " usually port 8081.",
             )
 
+    def _get_file(self, base: str, url: str, most: int) -> Content | None:
+        http, where = self._file_session(), public_address(base)
+        headers = {"Accept-Encoding": "identity"}
+        if url.startswith(f"{self.files_host}/"):
+            headers = self._session.add_auth_headers(headers)
+        contents: list[Content] = []
+
+        def load(reply: requests.Response, seconds: float) -> None:
+            if reply.status_code == requests.codes.ok:
+                contents.append(content_of(pieces(reply, seconds, _SLOWEST_DOWNLOAD), most))
+
+        reply = exchange(
+            "ClearML's file server",
+            where,
+            self._timeout,
+            lambda: http.get(
+                url,
+                headers=headers,
+                timeout=(min(_CONNECT, self._timeout), self._timeout),
+                allow_redirects=False,  # to a page that wants a login, and not to the file
+                stream=True,
+            ),
+            FileServerUnreachable,
+            load,
+        )
+        if contents:
+            return contents[0]
+        if reply.status_code in (requests.codes.not_found, requests.codes.gone):
+            return None
+        error = FileServerUnreachable(
+            f"The file server at {where} does not give {public_address(url)} ({reply.status_code}).",
+            "Look into its log, and check that it belongs to the same ClearML server as the credentials.",
+        )
+        if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+            self._session.refresh_token()  # it may have expired since the last call of the API
+            raise PassingError(error)
+        if reply.status_code in PASSING:
+            raise PassingError(error, retry_after(reply))
+        raise error
+
+    def _fetch_stored(self, url: str, most: int) -> Content | None:
+        """Read a file in S3, GS, Azure or a folder, through the SDK's drivers and credentials."""
+        hint = (
+            "Check that it is there, and the credentials for it in clearml.conf (sdk.aws, sdk.google, ...)."
+        )
+        try:
+            if url.startswith("file://"):
+                path = Path(url.removeprefix("file://"))
+                return _content(path, most) if path.is_file() else None
+            with tempfile.TemporaryDirectory() as folder:
+                helper = StorageHelper.get(url)
+                target = str(Path(folder) / "file")
+                options = {"overwrite_existing": True, "skip_zero_size_check": True, "silence_errors": True}
+                there = helper.download_to_file(url, target, **options) if helper is not None else None
+                if there is None:  # gone, or refused, or out of reach: the SDK does not tell
+                    raise FileServerUnreachable(f"{url} cannot be read.", hint)
+                return _content(Path(there), most)
+        except YoloClearmlError:
+            raise
+        except Exception as cause:
+            raise FileServerUnreachable(f"{url} cannot be read: {cause}.", hint) from cause
+
     def _file_session(self) -> requests.Session:
         """Give this thread's own connection to the file server: one session must not be shared."""
         if not hasattr(self._files, "session"):
@@ -437,6 +523,11 @@ class Api:
             raise
         except Exception as cause:
             raise FileServerUnreachable(f"{address} could not be stored: {cause}.", hint) from cause
+
+
+def _content(path: Path, most: int) -> Content:
+    with path.open("rb") as file:
+        return content_of(iter(lambda: file.read(_PIECE), b""), most)
 
 
 def _differences(advance: Callable[[int], None]) -> Callable[[Any], None]:

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from . import payloads
+from . import clearml_reader, payloads
 from .clearml_api import Api, RefusedRequest
+from .compare import Verdict, no_task
 from .errors import ServerRefused, TaskOffLimits, YoloClearmlError
 from .events import (
     DrawnPlot,
@@ -89,6 +90,19 @@ class ClearmlSink:
                 # a person reset the task: that wipes the key it is found by
                 api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
             yield _TaskDelivery(api, plan, root, task, fresh, self._destination(api, task))
+
+    def verify(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Verdict:
+        """Read the task of a plan back, every value and every byte, and compare; nothing is changed.
+
+        The task is looked for as `open` does. Raises a YoloClearmlError where something cannot be read for
+        certain: what was not read is neither verified nor different.
+        """
+        with self._logged_in() as api:
+            key = plan.key + copy
+            task = _known(api, task_id, key) or _by_key(api, key)
+            if task is None:
+                return no_task(task_id)
+            return clearml_reader.verify(api, plan, root, str(task["id"]))
 
     @contextmanager
     def _logged_in(self) -> Iterator[Api]:

@@ -18,6 +18,8 @@ from .sinks import RecordingSink
 from .terminal import Terminal
 from .wording import counted, printable, sent_text, shown_path, write_line
 
+_MOST_ALIKE = 10  # runs named that failed for the same reason; a server may be away for ten thousand
+
 
 class Console(Protocol):
     """Shows outcomes as they come; as a context manager, the summary when all have come."""
@@ -137,7 +139,7 @@ class PlainLines:
     def __init__(self, quiet: bool, verbose: bool, sent: str, named: Collection[Path] = ()) -> None:
         self._quiet, self._verbose, self._word = quiet, verbose, sent
         self._named = named  # what the user pointed at; to skip that in silence would look like success
-        self._failures: dict[str, int] = {}  # in words: how many more runs failed for the same reason
+        self._failures: dict[str, int] = {}  # reason in words: runs that failed for it
 
     def __enter__(self) -> PlainLines:
         return self
@@ -163,10 +165,10 @@ class PlainLines:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
                 told = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
-                again = told in self._failures
-                self._failures[told] = self._failures.get(told, -1) + 1
-                if self._verbose or not again:
-                    write_line(sys.stderr, f"{run}: failed{' for the same reason' if again else f': {told}'}")
+                alike = self._failures[told] = self._failures.get(told, 0) + 1
+                if self._verbose or alike <= _MOST_ALIKE:
+                    reason = f": {told}" if alike == 1 else " for the same reason"
+                    write_line(sys.stderr, f"{run}: failed{reason}")
             case _:
                 assert_never(outcome)
 
@@ -178,10 +180,10 @@ class PlainLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for told, more in self._failures.items():
-            if more and not self._verbose:
-                runs = "1 more run" if more == 1 else f"{more:,} more runs"
-                write_line(sys.stderr, f"{runs} failed for the same reason (-v names them): {told}")
+        for told, alike in self._failures.items():
+            if alike > _MOST_ALIKE and not self._verbose:
+                text = f"{alike - _MOST_ALIKE:,} more failed for the same reason (-v names them): {told}"
+                write_line(sys.stderr, text)
 
     def _missing(self, run: str, facts: Facts) -> None:
         for fact in facts.missing if self._verbose else ():

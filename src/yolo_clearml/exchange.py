@@ -5,8 +5,9 @@ Knows HTTP and what ClearML's servers say over it, and nothing of the SDK.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import requests
 import urllib3
@@ -40,19 +41,27 @@ def public_address(address: str) -> str:
     return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else address
 
 
-def _load(reply: requests.Response, seconds: float) -> None:
-    """Read a body within a time and a size, however slowly or endlessly it comes.
+def pieces(reply: requests.Response, seconds: float, slowest: float = math.inf) -> Iterator[bytes]:
+    """Give a body piece by piece within a time, however slowly it comes.
 
-    The time limit of requests is for each piece of a reply by itself.
+    The time limit of requests is for each piece of a reply by itself. ``slowest`` bytes a second are good for
+    a second more. A body that ends before its announced length raises, as does one that takes too long.
     """
-    end = time.monotonic() + seconds
-    body = bytearray()
+    end, received = time.monotonic() + seconds, 0
     while piece := reply.raw.read1(_PIECE, decode_content=True):
+        yield piece
+        received += len(piece)
+        if time.monotonic() > end + received / slowest:
+            raise requests.exceptions.ReadTimeout("the reply takes too long")
+
+
+def _load(reply: requests.Response, seconds: float) -> None:
+    """Read a body within a time and a size, however slowly or endlessly it comes."""
+    body = bytearray()
+    for piece in pieces(reply, seconds):
         body += piece
         if len(body) > _LONGEST_REPLY:
             raise requests.exceptions.ChunkedEncodingError("the reply does not end")
-        if time.monotonic() > end:
-            raise requests.exceptions.ReadTimeout("the reply takes too long")
     reply._content, reply._content_consumed = bytes(body), True  # type: ignore[attr-defined]
 
 
@@ -62,11 +71,12 @@ def exchange(
     seconds: float,
     send: Callable[[], requests.Response],
     kind: type[ServerUnreachable | FileServerUnreachable] = ServerUnreachable,
+    load: Callable[[requests.Response, float], None] = _load,
 ) -> requests.Response:
     """Send one request and read its reply, and tell the ways apart in which none arrives."""
     try:
         with send() as reply:
-            _load(reply, seconds)
+            load(reply, seconds)
             return reply
     except requests.exceptions.SSLError as cause:
         if "WRONG_VERSION_NUMBER" in str(cause) or "record layer" in str(cause):

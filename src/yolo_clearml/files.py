@@ -14,7 +14,7 @@ from typing import BinaryIO
 from .errors import RunChanged, RunUnreadable
 from .events import FileStamp
 
-_PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
+PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
 _JPEG = (b"\xff\xd8\xff", b"\xff\xd9")
 _WHOLE = 2**24  # bytes; pictures have less than 2 MiB
 _END = 2**20  # bytes; the directory of a checkpoint has less than 100 KiB
@@ -145,7 +145,7 @@ def is_whole_picture(root: Path, name: str) -> bool:
     Ultralytics draws in place and in threads, so a picture can be seen empty or half-written. Raises
     RunUnreadable where it cannot be read.
     """
-    head, tail = _PNG if name.endswith(".png") else _JPEG
+    head, tail = PNG if name.endswith(".png") else _JPEG
     try:
         with open_regular(root, name) as file:
             if file.read(len(head)) != head:

@@ -21,8 +21,8 @@ from .events import Hyperparameters, Image, Properties, Scalar, SingleValue
 Json: TypeAlias = dict[str, Any]
 
 PLOT_VARIANT = "plot image"  # what report_image_plot names its series in the callback
-_SINGLE_VALUES = ("Summary", -(2**31))  # the metric and iteration where the server keeps single values
-_PROPERTIES = "properties"  # the section of user properties
+SINGLE_VALUES = ("Summary", -(2**31))  # the metric and iteration where the server keeps single values
+PROPERTIES = "properties"  # the section of user properties
 _PLOT_WIDTH = 640  # pixels, as the SDK lays out an image plot
 _LONGEST_PART = 200  # bytes; the file server refuses a path part over 255
 _UNSAFE = "#\"';?:@&=+$,%!\r\n"  # characters the SDK replaces in a storage key
@@ -37,7 +37,7 @@ def scalar(task_id: str, event: Scalar) -> Json:
 
 def single_value(task_id: str, event: SingleValue) -> Json:
     """One single value."""
-    metric, iteration = _SINGLE_VALUES
+    metric, iteration = SINGLE_VALUES
     return _event("training_stats_scalar", task_id, metric, event.name, iteration, event.at) | {
         "value": event.value
     }
@@ -95,7 +95,7 @@ def parameters(event: Hyperparameters | Properties) -> list[Json]:
     """A section of hyperparameters, or the user properties, as a list of the server's items."""
     if isinstance(event, Properties):
         return [
-            {"section": _PROPERTIES, "name": name, "value": value, "type": "str"}
+            {"section": PROPERTIES, "name": name, "value": value, "type": "str"}
             for name, value in event.values.items()
         ]
     return [

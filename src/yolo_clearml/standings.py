@@ -77,8 +77,9 @@ def write_json(standings: Iterable[Standing]) -> None:
         more = {
             "pending": standing.pending if isinstance(standing, (Pending, Failed)) else 0,
             "of_epochs": facts.of_epochs,
-            "fitness": facts.fitness,
-            "curve": list(facts.curve),
+            # what is not finite, as only a ledger from elsewhere can say, is no JSON
+            "fitness": facts.fitness if math.isfinite(_number(facts.fitness)) else None,
+            "curve": [value for value in facts.curve if math.isfinite(value)],
         }
         write_line(sys.stdout, json.dumps({**(json_line(standing) or {}), **more}))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from . import snapshot as _snapshot
 from .api import Api, RefusedError, endpoint_of, envelope, parse_body, parse_lines
@@ -30,7 +30,7 @@ from .faults import (
     Status,
     Truncate,
 )
-from .files import FileStore, uploads
+from .files import FileStore, normal_path, uploads
 from .state import Json, State, check_name
 from .wire import Endpoint, Incoming, Reply
 
@@ -280,6 +280,43 @@ class ClearMLDouble:
             urls[quote(url, safe="")] = name
         with self._state.lock, self._store.lock:
             return _snapshot.take(self._state, self._store.files, urls)
+
+    # -- tampering ------------------------------------------------------------------------------
+
+    def _stored(self, task_id: str, kind: str, place: tuple[str, str, int]) -> str:
+        """Return the id of the one event of a kind at (metric, variant, iteration)."""
+        (found,) = (
+            identity
+            for identity, e in self._state.events.by_type[kind].items()
+            if (e["task"], e["metric"], e["variant"], e.get("iter", 0)) == (task_id, *place)
+        )
+        return found
+
+    def alter_event(self, task_id: str, kind: str, place: tuple[str, str, int], **fields: Any) -> None:
+        """Change fields of a stored event, as nobody may but a broken disk."""
+        with self._state.lock:
+            self._state.events.by_type[kind][self._stored(task_id, kind, place)].update(fields)
+
+    def forget_event(self, task_id: str, kind: str, place: tuple[str, str, int]) -> None:
+        """Lose a stored event."""
+        with self._state.lock:
+            del self._state.events.by_type[kind][self._stored(task_id, kind, place)]
+
+    def replace_file(self, url: str, content: bytes | None) -> None:
+        """Put other bytes behind one of the file server's URLs; None: lose the file."""
+        path = normal_path(unquote(urlsplit(url).path))
+        assert path in self._store.files
+        with self._store.lock:
+            if content is None:
+                del self._store.files[path]
+            else:
+                self._store.files[path] = content
+
+    def ask(self, endpoint: str, **body: Any) -> Json:
+        """Do what a person does in the web interface; returns the reply's data."""
+        with self._state.lock:
+            data: Json = self._api.endpoints[endpoint](body)
+            return data
 
     # -- breaking ------------------------------------------------------------------------------
 

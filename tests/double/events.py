@@ -37,6 +37,7 @@ MAX_FLOAT = 3.4028235677973366e38  # beyond it Elasticsearch's `float` is infini
 COMPRESSED_FROM = 100_000  # characters of plot_str
 LARGEST_PAGE = 10_000
 LARGEST_RAW_PAGE = 200_000
+LARGEST_TOP_HITS = 100  # of Elasticsearch's default index.max_inner_result_window
 NO_ITERATION_FROM = (":monitor:machine", ":monitor:gpu")
 
 
@@ -234,32 +235,47 @@ class EventStore:
         return str(task_id)
 
     def scalar_metrics_iter_raw(self, body: Json) -> Json:
-        """All points of one metric, exactly, in order of iteration."""
+        """All points of one metric as they were sent, in order of iteration whatever their variant."""
         task_id = self._task(body["task"])
         wanted = body["metric"]
         size = body.get("batch_size") or 10_000
         if size > LARGEST_RAW_PAGE:
             raise validation_error(f"batch_size should not exceed {LARGEST_RAW_PAGE}")
         key = body.get("key") or "iter"
+        axis = "timestamp" if key == "timestamp" else "iter"
         points = [
             event
             for event in self.of(task_id, SCALAR)
             if event["metric"] == wanted.get("metric")
             and (not wanted.get("variants") or event["variant"] in wanted["variants"])
         ]
-        points.sort(key=lambda event: (event["variant"], event.get("iter", 0)))
-        start = _unscroll(body.get("scroll_id"), 0)
-        page = points[start : start + size]
+        total = len(points) if body.get("count_total") else None
+        scrolled = _unscroll(body.get("scroll_id"))
+        begin = None
+        if scrolled is not None:
+            begin, total = scrolled
+            if begin is None:
+                return {"variants": {}, "returned": 0, "total": total, "scroll_id": body["scroll_id"]}
+            # falsy, not None: a page that ended at 0 starts again, as the genuine one does
+            begin = begin or None
+        taken: list[Json] = []
+        for _ in range(math.ceil(size / LARGEST_PAGE)):
+            more = _page(points, axis, begin, min(size, LARGEST_PAGE), descending=False)
+            if not more:
+                break
+            taken += more
+            begin = more[-1].get(axis, 0)
         variants: dict[str, Json] = {}
-        for event in page:
+        for event in taken:
             series = variants.setdefault(event["variant"], {"y": [], key: []})
-            series["y"].append(float(event["value"]))
-            series[key].append(event.get("timestamp") if key == "timestamp" else event.get("iter", 0))
+            series["y"].append(event["value"])
+            series[key].append(event[axis])
+        last = taken[-1][axis] if taken else None
         return {
             "variants": variants,
-            "returned": len(page),
-            "total": len(points) if body.get("count_total") else None,
-            "scroll_id": _scroll(start + len(page)),
+            "returned": len(taken),
+            "total": total,
+            "scroll_id": _scroll([last, total]),
         }
 
     def single_value_metrics(self, body: Json) -> Json:
@@ -272,11 +288,12 @@ class EventStore:
                 if event.get("iter") == SINGLE_VALUE_ITERATION
             ]
             if values:
-                tasks.append({"task": task_id, "values": values})
+                name = self._state.tasks[task_id]["name"]
+                tasks.append({"task": task_id, "task_name": name, "values": values})
         return {"tasks": tasks}
 
     def task_plots(self, body: Json) -> Json:
-        """`events.get_task_plots`: the latest iterations of each plot."""
+        """`events.get_task_plots`: the latest iterations of each plot, long ones unpacked."""
         wanted = {item["metric"]: item.get("variants") for item in body.get("metrics") or []}
         plots = [
             event
@@ -288,6 +305,8 @@ class EventStore:
             )
         ]
         iters = body.get("iters") or 1
+        if iters > LARGEST_TOP_HITS:
+            raise data_error(f"Top hits result window is too large, must be at most [{LARGEST_TOP_HITS}]")
         newest: dict[tuple[str, str], list[int]] = defaultdict(list)
         for plot in plots:
             newest[plot["metric"], plot["variant"]].append(plot.get("iter", 0))
@@ -297,14 +316,7 @@ class EventStore:
             if plot.get("iter", 0) in sorted(newest[plot["metric"], plot["variant"]], reverse=True)[:iters]
         ]
         plots.sort(key=lambda plot: (plot["metric"], plot["variant"], -plot.get("iter", 0)))
-        start = _unscroll(body.get("scroll_id"), 0)
-        page = plots[start : start + LARGEST_PAGE]
-        return {
-            "plots": [_as_read(plot) for plot in page],
-            "returned": len(page),
-            "total": len(plots),
-            "scroll_id": _scroll(start + len(page)),
-        }
+        return {"plots": plots, "returned": len(plots), "total": len(plots), "scroll_id": None}
 
     def task_events(self, body: Json) -> Json:
         """`events.get_task_events`, with the genuine server's endless turn at iteration 0."""
@@ -314,25 +326,23 @@ class EventStore:
         size = body.get("batch_size") or 500
         if size > LARGEST_PAGE:
             raise data_error("Result window is too large, from + size must be less than or equal to: [10000]")
-        axis = "timestamp" if kind == LOG else "iter"
         events = [event for name in kinds if name in TYPES for event in self.of(task_id, name)]
         total = len(events)
-        descending = body.get("order") == "desc"
-        events.sort(key=lambda event: event.get(axis, 0), reverse=descending)
-        begin = _unscroll(body.get("scroll_id"), None)
-        # falsy, not None: a page that ended at iteration 0 starts again, as the genuine one does
-        if begin:
-            events = [e for e in events if (e.get(axis, 0) < begin if descending else e.get(axis, 0) > begin)]
-        page = events[:size]
-        if page:
-            # a page always holds its last iteration whole
-            end = page[-1].get(axis, 0)
-            page += [event for event in events[size:] if event.get(axis, 0) == end]
+        scrolled = _unscroll(body.get("scroll_id"))
+        begin = None
+        if scrolled is not None:
+            begin, total = scrolled
+            if begin is None:
+                return {"events": [], "returned": 0, "total": total, "scroll_id": body["scroll_id"]}
+            # falsy, not None: a page that ended at iteration 0 starts again, as the genuine one does
+            begin = begin or None
+        page = _page(events, "iter", begin, size, descending=body.get("order") == "desc")
+        last = page[-1].get("iter", 0) if page else None
         return {
-            "events": [_as_read(event) for event in page],
+            "events": [_as_stored(event) for event in page],
             "returned": len(page),
             "total": total,
-            "scroll_id": _scroll(page[-1].get(axis, 0)) if page else None,
+            "scroll_id": _scroll([last, total]),
         }
 
     def task_log(self, body: Json) -> Json:
@@ -395,8 +405,17 @@ def _float32(value: float) -> float:
     return narrowed
 
 
-def _as_read(event: Json) -> Json:
-    """Return an event as the server gives it back: a long plot compressed elsewhere."""
+def _page(events: list[Json], axis: str, begin: Any, size: int, *, descending: bool) -> list[Json]:
+    """Return the next events after ``begin``; a page always holds its last iteration whole."""
+    events = sorted(events, key=lambda event: event.get(axis, 0), reverse=descending)
+    if begin is not None:
+        events = [e for e in events if (e.get(axis, 0) < begin if descending else e.get(axis, 0) > begin)]
+    page = events[:size]
+    return page + [event for event in events[size:] if event.get(axis, 0) == page[-1].get(axis, 0)]
+
+
+def _as_stored(event: Json) -> Json:
+    """Return an event as the server stores it: the text of a long plot is packed into another field."""
     text = event.get("plot_str")
     if event["type"] != PLOT or not isinstance(text, str) or len(text) < COMPRESSED_FROM:
         return event
@@ -409,9 +428,9 @@ def _scroll(position: Any) -> str:
     return base64.b64encode(json.dumps(position).encode()).decode()
 
 
-def _unscroll(scroll_id: Any, default: Any) -> Any:
+def _unscroll(scroll_id: Any) -> Any:
     if not scroll_id:
-        return default
+        return None
     try:
         return json.loads(base64.b64decode(scroll_id))
     except ValueError:
