@@ -21,7 +21,7 @@ import typer
 from . import __version__, library
 from .choice import EVERY_RUN, Choice
 from .console import Console, Plans, choose, say_error
-from .engine import Failed, Outcome, Progress, Started
+from .engine import Delivered, Failed, Outcome, Progress, Started, UpToDate
 from .errors import Exit, OurFault, UsageError, YoloClearmlError
 from .finding import Found, find_runs
 from .interruption import STOPPED, Interruption
@@ -54,6 +54,7 @@ from .options import (
     Tags,
     Timeout,
     Verbose,
+    Verify,
     WithPoll,
 )
 from .scan import NotARun
@@ -105,6 +106,7 @@ def upload(
     dry_run: DryRun = False,
     force: Force = False,
     new: New = False,
+    verify: Verify = False,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
     include: Include = None,
@@ -118,18 +120,20 @@ def upload(
     """Report each run to ClearML once; run it again at any time, it sends what is new."""
     with _command(quiet, verbose) as interruption:
         require(not (dry_run and offline), "--dry-run and --offline cannot be had together.")
+        require(not (dry_run and verify), "--dry-run and --verify cannot be had together.")
         options = Options(
-            project,
-            name,
-            tuple(tags) if tags else None,
-            output_uri,
-            rules,
-            offline,
-            force,
-            new,
-            jobs,
-            stale_after,
-            timeout,
+            project=project,
+            name=name,
+            tags=tuple(tags) if tags else None,
+            output_uri=output_uri,
+            rules=rules,
+            offline=offline,
+            force=force,
+            new=new,
+            verify=verify,
+            jobs=jobs,
+            stale_after=stale_after,
+            timeout=timeout,
         )
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, name is not None, interruption.stop)
@@ -220,6 +224,29 @@ def status(
         _end(_Shown({failure.run: failure for failure in failed}), interruption)
 
 
+@app.command("verify", epilog=_EPILOG)
+def verify_runs(
+    paths: Paths,
+    jobs: Jobs = 4,
+    include: Include = None,
+    exclude: Exclude = None,
+    stale_after: StaleAfter = None,
+    timeout: Timeout = 30.0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read everything back from ClearML and compare it with the disk: every value, every byte."""
+    with _command(quiet, verbose) as interruption:
+        options = Options(jobs=jobs, stale_after=stale_after, timeout=timeout)
+        choice = Choice(tuple(include or ()), tuple(exclude or ()))
+        found = _found(paths, choice, False, interruption.stop)
+        console = choose(as_json, quiet, verbose, len(found), "verified", "", frozenset(paths))
+        with console:
+            shown = _show(console, library.verify(found, options, interruption.stop), interruption, None)
+        _end(shown, interruption)
+
+
 @contextlib.contextmanager
 def _command(quiet: bool, verbose: bool) -> Iterator[Interruption]:
     """Turn what a command meets into messages and the promised exit status."""
@@ -244,6 +271,7 @@ class _Shown:
     """What is left of the outcomes when all were shown."""
 
     failed: dict[Path, Failed] = field(default_factory=dict)  # whose last outcome that is
+    differs: bool = False  # some run, when it was read back
     unwritable: OutputUnwritable | None = None
 
 
@@ -264,6 +292,8 @@ def _show(
             shown.failed[outcome.run] = outcome
         elif not isinstance(outcome, (Started, Progress)):
             shown.failed.pop(outcome.run, None)
+        if isinstance(outcome, (Delivered, UpToDate)) and outcome.proof is not None:
+            shown.differs = shown.differs or bool(outcome.proof.differences)
         try:
             console.show(outcome)
         except OutputUnwritable as error:
@@ -280,7 +310,8 @@ def _end(shown: _Shown, interruption: Interruption) -> NoReturn:
             traceback.print_exception(failure.error.__cause__)
     if shown.unwritable is not None:
         raise shown.unwritable
-    raise typer.Exit(interruption.status or _status(list(shown.failed.values())))
+    differing = Exit.SOME_FAILED if shown.differs else Exit.OK
+    raise typer.Exit(interruption.status or _status(list(shown.failed.values())) or differing)
 
 
 def _found(paths: list[Path], choice: Choice, alone: bool, stop: threading.Event) -> list[Found]:

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 
 from typing_extensions import assert_never
 
+from .compare import Verdict
 from .engine import Delivered, Facts, Failed, Gone, Outcome, Pending, Progress, Skipped, Started, UpToDate
 from .errors import YoloClearmlError
 from .plan_text import plan_json, plan_lines
 from .sinks import RecordingSink
 from .terminal import Terminal
-from .wording import counted, printable, sent_text, shown_path, write_line
+from .wording import counted, mending, printable, proof_text, sent_text, shown_path, write_line
 
+_MOST_DIFFERENCES = 20  # of a run, that are spelled out
 _MOST_ALIKE = 10  # runs named that failed for the same reason; a server may be away for ten thousand
 
 
@@ -128,6 +130,10 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         case _:
             assert_never(outcome)
     facts = outcome.facts
+    if not isinstance(outcome, (Pending, Failed)) and outcome.proof is not None:
+        differences = [str(difference) for difference in outcome.proof.differences]
+        line |= {"outcome": "differs" if differences else "verified", "differences": differences}
+        line |= {"task_id": outcome.proof.task_id, "url": outcome.proof.url, "same": outcome.proof.facts}
     state = facts.state.value if facts.state else None
     line |= {"name": facts.name, "state": state, "epochs": facts.epochs}
     return line | {"missing": list(facts.missing)}
@@ -146,12 +152,14 @@ class PlainLines:
 
     def show(self, outcome: Outcome) -> None:
         """Write the line of a run that is done."""
-        if isinstance(outcome, UpToDate) and not self._verbose:
+        if isinstance(outcome, UpToDate) and not self._verbose and outcome.proof is None:
             return  # ten thousand times, under cron
         run = shown_path(outcome.run)
         match outcome:
             case Started() | Progress() | Gone():
                 pass
+            case Delivered() | UpToDate() if outcome.proof is not None:
+                self._proof(run, outcome, outcome.proof)
             case Delivered():
                 self._result(f"{run}: {self._word} {sent_text(outcome)}{self._rest(outcome)}")
                 for note in outcome.notes:
@@ -185,6 +193,17 @@ class PlainLines:
                 text = f"{alike - _MOST_ALIKE:,} more failed for the same reason (-v names them): {told}"
                 write_line(sys.stderr, text)
 
+    def _proof(self, run: str, outcome: Delivered | UpToDate, proof: Verdict) -> None:
+        sent = f"sent {sent_text(outcome)}; " if isinstance(outcome, Delivered) else ""
+        self._result(f"{run}: {sent}{proof_text(proof)}{_where(proof)}")
+        shown = proof.differences if self._verbose else proof.differences[:_MOST_DIFFERENCES]
+        for difference in shown:
+            self._result(f"{run}: {printable(str(difference))}")
+        if len(proof.differences) > len(shown):
+            self._result(f"{run}: and {len(proof.differences) - len(shown)} more (-v names them)")
+        if proof.differences:
+            self.say(f"{run}: {mending(proof)}")
+
     def _missing(self, run: str, facts: Facts) -> None:
         for fact in facts.missing if self._verbose else ():
             self.say(f"{run}: not on disk: {printable(fact)}")
@@ -199,7 +218,7 @@ class PlainLines:
             write_line(sys.stdout, line)
 
 
-def _where(outcome: Delivered | UpToDate) -> str:
+def _where(outcome: Delivered | UpToDate | Verdict) -> str:
     return f": {printable(outcome.url)}" if outcome.url else ""
 
 

@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from .errors import OurFault, RunGone, YoloClearmlError
+from .compare import Verdict
+from .errors import OurFault, RunGone, UsageError, YoloClearmlError
 from .events import Plan, RunState
 from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
 from .rules import Wishes, fitness_by_epoch, main_metric, plan
 from .scan import NotARun, Run, listing, scan
-from .sinks import Acknowledged, Sent, Sink, acknowledged, file_size
+from .sinks import Acknowledged, Prover, Sent, Sink, acknowledged, file_size
 
 _CURVE = 16  # values; as many characters of a line
 
@@ -108,17 +110,20 @@ class Delivered:
     size: int  # bytes of files
     notes: tuple[str, ...]
     again: float | None = None  # seconds since the epoch; when to look again, though nothing is written
+    proof: Verdict | None = None  # what reading everything back has shown; None: it was not asked for
 
 
 @dataclass(frozen=True, slots=True)
 class UpToDate:
-    """There was nothing to tell."""
+    """There was nothing to tell, or it was not asked to be told."""
 
     run: Path
     facts: Facts
     task_id: str | None
     url: str | None
     again: float | None = None  # as in Delivered
+    proof: Verdict | None = None  # as in Delivered
+    verified: bool = False  # the ledger remembers such a proof, of these very files
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +193,14 @@ class Lazily:
             self._sink = None
 
 
+class Aim(Enum):
+    """What a visit is for."""
+
+    DELIVER = "deliver"
+    DELIVER_AND_VERIFY = "deliver and verify"
+    VERIFY = "verify"
+
+
 @dataclass(slots=True)
 class Work:
     """What is done with each run, and how."""
@@ -199,6 +212,7 @@ class Work:
     stale_after: float | None = None  # seconds; None: see scan.scan
     force: bool = False  # send everything again, into the same task
     new: bool = False  # make a new task
+    aim: Aim = Aim.DELIVER
     now: Callable[[], float] = time.time  # seconds since the epoch
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
 
@@ -292,8 +306,10 @@ def _settled(path: Path, work: Work) -> UpToDate | tuple[str, Ledger]:
     """Compare the files with what the ledger says; where it is not the same, give both."""
     settled = settled_stamp(listing(path), work.server_hint, work.asked)
     ledger = work.ledgers.load(path)
-    if ledger.settled == settled and not (work.force or work.new):
-        return UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url)
+    proven = ledger.verified == settled
+    enough = work.aim is Aim.DELIVER or (work.aim is Aim.DELIVER_AND_VERIFY and proven)
+    if ledger.settled == settled and enough and not (work.force or work.new):
+        return UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url, verified=proven)
     return settled, ledger
 
 
@@ -386,9 +402,31 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
     # looking again must find the same: a run that ended is settled, one that lives is not
     settled = None if looked.live else looked.settled
     alive = keep_alive and looked.live
-    with work.ledgers.hold(path) as held:
-        outcome = yield from _deliver(path, looked.planned, held, settled, alive, work, so_far)
+    if work.aim is Aim.VERIFY:
+        ledger = so_far.ledger
+        outcome: Delivered | UpToDate = UpToDate(path, so_far.facts, ledger.task, ledger.url)
+    else:
+        with work.ledgers.hold(path) as held:
+            outcome = yield from _deliver(path, looked.planned, held, settled, alive, work, so_far)
+    if work.aim is not Aim.DELIVER:
+        outcome = replace(outcome, proof=_prove(path, looked, work))
     return replace(outcome, again=looked.again)
+
+
+def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
+    """Read everything back; that it was the same is remembered until something changes."""
+    sink = work.sink()
+    if not isinstance(sink, Prover):
+        raise UsageError(
+            "There is no server to read anything back from.", "Leave --offline or --dry-run out to verify."
+        )
+    ledger = work.ledgers.load(path)
+    ledger = ledger if ledger.run == looked.planned.key else Ledger()
+    verdict = sink.verify(looked.planned, path, ledger.task, ledger.copy)
+    if not verdict.differences and ledger.settled == looked.settled != ledger.verified:
+        with work.ledgers.hold(path) as held:
+            held.save(replace(held.ledger, verified=looked.settled))
+    return verdict
 
 
 def _drop_frames(error: BaseException | None) -> None:

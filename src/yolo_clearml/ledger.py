@@ -9,6 +9,7 @@
      "task":    "5b1e...", "url": "...",    written before the first event is sent
      "sent":    {"epoch/0": "9c1d...", ...},  report key: digest, written after the acknowledgement
      "settled": "...",                      stamp of the files when nothing was left to do
+     "verified": "...",                     the same stamp, once all was read back and found the same
      "configured": "...",                   stamp of the ClearML configuration that named the server
      "facts":   {...}}                      for a line of output without looking at the run again
 
@@ -58,6 +59,7 @@ class Ledger:
     url: str | None = None
     sent: Mapping[str, str] = field(default_factory=dict)  # report key: digest
     settled: str | None = None  # see settled_stamp
+    verified: str | None = None  # the value of settled when all was read back and found the same
     configured: str | None = None  # see configuration_stamp
     facts: Mapping[str, Any] = field(default_factory=dict)  # name, state, epochs: for output only
 
@@ -370,7 +372,8 @@ def _read(path: Path) -> tuple[int, Ledger] | None:
         return None
     finally:
         os.close(descriptor)  # open() leaves it to us where it is that of a directory
-    texts = (ledger.server, ledger.run, ledger.task, ledger.url, ledger.settled, ledger.configured)
+    texts = [ledger.server, ledger.run, ledger.task, ledger.url]
+    texts += [ledger.settled, ledger.verified, ledger.configured]
     sound = all(text is None or isinstance(text, str) for text in texts) and isinstance(ledger.copy, str)
     maps = isinstance(ledger.sent, dict) and isinstance(ledger.facts, dict)
     if not sound or not maps or not all(isinstance(digest, str) for digest in ledger.sent.values()):

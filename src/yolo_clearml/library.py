@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .agenda import Agenda, follow
 from .choice import EVERY_RUN, Choice
-from .engine import Failed, Lazily, Outcome, Pending, Skipped, UpToDate, Work, standing, sync
+from .engine import Aim, Failed, Lazily, Outcome, Pending, Skipped, UpToDate, Work, standing, sync
 from .eras import parse_release
 from .errors import UsageError
 from .finding import Found
@@ -48,6 +48,7 @@ class Options:
     offline: Path | None = None
     force: bool = False
     new: bool = False
+    verify: bool = False
     jobs: int = 4
     stale_after: float | None = None  # seconds
     timeout: float = 30.0  # seconds
@@ -56,6 +57,7 @@ class Options:
         """Check what can be checked without a run or a server; raises UsageError."""
         self.wishes()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
+        require(not (self.verify and self.offline), "--verify and --offline cannot be had together.")
         require(1 <= self.jobs <= _MOST_JOBS, f"--jobs needs a number from 1 to {_MOST_JOBS}.")
         require_seconds("--timeout", self.timeout)
         require_seconds("--stale-after", self.stale_after)
@@ -107,6 +109,19 @@ def upload(
         return sync(runs, work, options.jobs, stop)
     # one at a time, it says the same in the same order every time
     return sync(runs, replace(work, sink=Lazily(lambda: rehearsal), ledgers=ReadOnlyLedgers()), 1, stop)
+
+
+def verify(
+    runs: Iterable[Found],
+    options: Options = Options(),
+    stop: threading.Event | None = None,
+) -> Iterator[Outcome]:
+    """Read each run's task back and compare it with the disk, as ``yolo-clearml verify`` does.
+
+    Nothing is changed. The last outcome of a run is Verified, Differs, Skipped or Failed.
+    """
+    stop = stop or threading.Event()
+    return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY), options.jobs, stop)
 
 
 def watch(
@@ -172,4 +187,5 @@ def _work(options: Options, stop: threading.Event) -> Work:
         stale_after=options.stale_after,
         force=options.force,
         new=options.new,
+        aim=Aim.DELIVER_AND_VERIFY if options.verify else Aim.DELIVER,
     )

@@ -91,6 +91,7 @@ Poll = Annotated[
     ),
 ]
 Once = Annotated[bool, _option("--once", help="Stop when every run seen has ended and is delivered.")]
+Verify = Annotated[bool, _option("--verify", help="Read everything back when done, as verify does.")]
 MetricsFile = Annotated[
     Path | None,
     _option("--metrics", metavar="FILE", help="Write counts for Prometheus' textfile collector."),

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
+from .compare import Verdict
 from .events import DrawnPlot, Event, Image, OutputModel, Plan, Plot, Report, Scalar, SingleValue
 
 
@@ -70,6 +71,14 @@ class Sink(Protocol):
         ``task_id`` is the task the ledger knows, ``copy`` what tells it from other tasks of the same run.
         A task that does not exist is made, but nothing is reported to it yet.
         """
+
+
+@runtime_checkable
+class Prover(Protocol):
+    """A sink that can read back what it sent."""
+
+    def verify(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Verdict:
+        """Compare everything ``plan`` says with what the task holds; raises a YoloClearmlError."""
 
 
 @dataclass(slots=True)

@@ -127,7 +127,7 @@ def _cells(standing: Standing, folder: str) -> tuple[str, ...]:
     fitness = f"{facts.fitness:.3f}" if facts.fitness is not None else ""
     match standing:
         case UpToDate():
-            told = "up to date"
+            told = "verified" if standing.verified else "up to date"
         case Pending():
             told = f"{standing.pending} pending" if standing.task_id else "not there yet"
         case Skipped():

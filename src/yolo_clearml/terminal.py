@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from typing_extensions import assert_never
 
+from .compare import Verdict
 from .engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .events import RunState
-from .wording import counted, printable, shown_path, size_text
+from .wording import counted, mending, printable, proof_text, shown_path, size_text
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -114,6 +115,10 @@ class Terminal:
             facts = outcome.facts
             state = Text(facts.state.value if facts.state else "", style=STATE_COLOURS.get(facts.state, ""))
             match outcome:
+                case Delivered() | UpToDate() if outcome.proof is not None:
+                    different = len(outcome.proof.differences)
+                    told = Text(f"differs ({different})" if different else "verified")
+                    told.stylize("red" if different else "green")
                 case Delivered():
                     size = f", {size_text(outcome.size)}" if outcome.files else ""
                     told = Text(f"{counted(outcome.events, 'event')}{size}", style="green")
@@ -138,6 +143,9 @@ class Terminal:
             self._print(f"{self._word.capitalize()} {amount} of {len(delivered)} runs.")
         if delivered and self._afterwards:
             self._print(self._afterwards)
+        for outcome in done:
+            if not isinstance(outcome, Failed) and outcome.proof is not None:
+                self._proof(below(outcome.run, folder), outcome.proof)
         self._links(done, folder)
         self._facts(
             "Not on disk, so not in ClearML:",
@@ -155,6 +163,18 @@ class Terminal:
             who = runs[0] if len(runs) == 1 else f"{len(runs)} runs"
             self._print(f"{who} failed: {text}", to=self._err, style="red")
             self._print(f"  {hint}", to=self._err)
+
+    def _proof(self, run: str, proof: Verdict) -> None:
+        differences = proof.differences if self._verbose else proof.differences[:_MOST_FACTS]
+        if differences:
+            self._gap()
+            self._print(f"{run} {proof_text(proof)}:", style="red")
+        for difference in differences:
+            self._print(f"  {difference}")
+        if len(proof.differences) > len(differences):
+            self._print(f"  and {len(proof.differences) - len(differences)} more (-v names them)")
+        if differences:
+            self._print(f"  {mending(proof)}")
 
     def _links(self, done: Sequence[_Done], folder: str) -> None:
         """Print addresses in full, each at the beginning of a line, where a terminal lets it be copied."""

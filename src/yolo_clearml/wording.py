@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TextIO
 
+from .compare import Verdict
 from .engine import Delivered
 from .errors import Exit, YoloClearmlError
 
@@ -66,6 +67,20 @@ def sent_text(outcome: Delivered) -> str:
     """Write what was sent: 89 events, 14 files (1.5 MB)."""
     files = f", {counted(outcome.files, 'file')} ({size_text(outcome.size)})" if outcome.files else ""
     return f"{counted(outcome.events, 'event')}{files}"
+
+
+def mending(proof: Verdict) -> str:
+    """Say what a person does about differences."""
+    if proof.task_id is None:
+        return "'yolo-clearml upload' sends it."
+    return "To mend it, 'yolo-clearml upload --force' sends everything again, into the same task."
+
+
+def proof_text(proof: Verdict) -> str:
+    """Write what reading back has shown: verified, 213 values and files are the same."""
+    if proof.differences:
+        return f"differs in {counted(len(proof.differences), 'place')}, {proof.facts} are the same"
+    return f"verified, {proof.facts} values and files are the same"
 
 
 def counted(number: int, what: str) -> str:
