@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import typer
+from conftest import MakeRun
+from double import ClearMLDouble
 from typer.main import get_command
 
 from yolo_clearml.cli import app
@@ -65,6 +67,23 @@ def test_the_messages_are_real() -> None:
         fixed = fixed.replace("aborted", "\0").replace("ClearML's file server", "\0")
         for piece in (piece.strip(" .") for piece in fixed.split("\0")):
             assert piece in source, piece
+
+
+def test_the_example_of_a_program_runs(
+    server: ClearMLDouble,
+    make_run: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As it stands, beside a folder of runs."""
+    monkeypatch.chdir(make_run("v8.4.190-detect-noplots", "exp").parent.parent)
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(compile(program, "README.md", "exec"), {})
+    (task,) = server.tasks.values()
+    assert ["archive"] == task["tags"]
+    planned, delivered = capsys.readouterr().out.splitlines()
+    assert planned.startswith("Ultralytics ")
+    assert delivered.startswith("runs/exp ")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -1,5 +1,69 @@
-"""Replay a YOLO training run directory into ClearML as if the callback had been on."""
+"""Replay a YOLO training run directory into ClearML as if the callback had been on.
 
+The names here are the library. Each is imported when it is first asked for, so that the command line need
+not wait for what it does not use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .choice import Choice
+    from .engine import Delivered, Facts, Failed, Gone, Outcome, Pending, Progress, Skipped, Started, UpToDate
+    from .errors import YoloClearmlError
+    from .events import Plan, Report, RunState
+    from .finding import find_runs
+    from .library import Options, plan_run, read_run, status, upload, verify, watch
+    from .scan import NotARun, Run
 
 __version__ = version("yolo-clearml")
+__all__ = [
+    "Choice",
+    "Delivered",
+    "Facts",
+    "Failed",
+    "Gone",
+    "NotARun",
+    "Options",
+    "Outcome",
+    "Pending",
+    "Plan",
+    "Progress",
+    "Report",
+    "Run",
+    "RunState",
+    "Skipped",
+    "Started",
+    "UpToDate",
+    "YoloClearmlError",
+    "find_runs",
+    "plan_run",
+    "read_run",
+    "status",
+    "upload",
+    "verify",
+    "watch",
+]
+_HOMES = {
+    "choice": ("Choice",),
+    "engine": (
+        *("Delivered", "Facts", "Failed", "Gone", "Outcome", "Pending"),
+        *("Progress", "Skipped", "Started", "UpToDate"),
+    ),
+    "errors": ("YoloClearmlError",),
+    "events": ("Plan", "Report", "RunState"),
+    "finding": ("find_runs",),
+    "library": ("Options", "plan_run", "read_run", "status", "upload", "verify", "watch"),
+    "scan": ("NotARun", "Run"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the module it lives in."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from .choice import EVERY_RUN, Choice
 from .engine import Aim, Failed, Lazily, Outcome, Pending, Skipped, UpToDate, Work, standing, sync
 from .eras import parse_release
 from .errors import UsageError
+from .events import Plan
 from .finding import Found
 from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
-from .rules import SHORTEST_NAME, Wishes
-from .scan import NotARun
+from .rules import SHORTEST_NAME, Wishes, plan
+from .scan import NotARun, Run, scan
 from .sinks import RecordingSink, Sink
 
 _LONGEST = 10**9  # seconds; 30 years, so that no clock overflows
@@ -88,6 +90,16 @@ class Options:
             known = release is not None and release[0] == 8
             require(known, f"--rules {self.rules!r} is no release such as 8.3.100.")
         return Wishes(project, name, self.tags or None, release)
+
+
+def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
+    """Read one run directory; raises RunUnreadable."""
+    return scan(path, time.time(), options.stale_after)
+
+
+def plan_run(run: Run, options: Options = Options()) -> Plan:
+    """Work out everything ClearML should know about a run by now, without sending anything."""
+    return plan(run, options.wishes())
 
 
 def upload(
