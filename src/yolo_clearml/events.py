@@ -146,9 +146,15 @@ class Report:
         throughout, although ClearML knows all of it. For the same reason a file is told by its content, and
         by its modification time only where nobody has read it.
         """
-        told = [[type(event).__name__, _plain(event)] for event in self.events]
+        told = [_told(event) for event in self.events]
         text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _told(event: Event) -> list[object]:
+    if isinstance(event, Scalar):  # nearly all, and a long training is digested whole at each new row
+        return ["Scalar", event.title, event.series, event.value, event.iteration]
+    return [type(event).__name__, _plain(event)]
 
 
 def _plain(value: object) -> object:
