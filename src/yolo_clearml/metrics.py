@@ -101,6 +101,10 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         with self._lock:
+            if self._going_on:  # of a run that was deleted no outcome need have said so
+                for run in [run for run in self._states if not os.path.lexists(run)]:
+                    self._failing.discard(run)
+                    del self._states[run]
             now, states = self._now(), list(self._states.values())
             if all_is_well and not self._failing:
                 self._success = now
