@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections import Counter
@@ -43,6 +44,7 @@ from yolo_clearml.errors import (
     YoloClearmlError,
 )
 from yolo_clearml.events import RunState
+from yolo_clearml.finding import Found
 from yolo_clearml.ledger import NoLedgers
 from yolo_clearml.scan import NotARun
 from yolo_clearml.sinks import RecordingSink
@@ -570,6 +572,31 @@ def test_a_run_that_is_forgotten_is_not_visited(time: Time) -> None:
     agenda.forget(A)
     agenda.forget(B)
     assert ([], []) == (taken(agenda), agenda.open_runs)
+
+
+@pytest.mark.parametrize("known", [A, NotARun(A, "is a prediction", "")])
+def test_what_is_forgotten_is_told_to_be_gone(time: Time, known: Found) -> None:
+    """Once, though nobody visits it any more, or a table would show it for ever."""
+    agenda = time.agenda()
+    agenda.notice(known)
+    while (item := agenda.due()) is not None:
+        agenda.settle(up_to_date(A) if isinstance(item, Visit) else Skipped(A, item.reason, item.hint))
+    agenda.forget(A)
+    agenda.forget(A)
+    assert [Gone(A), None, None] == list(itertools.islice(agenda, 3))
+
+
+@pytest.mark.parametrize(("told", "outcome"), [(1, delivered(A)), (0, failed(A, RunGone))])
+def test_a_run_forgotten_under_way_is_told_to_be_gone_afterwards(
+    time: Time, told: int, outcome: Outcome
+) -> None:
+    """Unless the visit met that itself, which is told from its outcome."""
+    agenda = time.agenda()
+    agenda.notice(A)
+    assert [A] == taken(agenda)
+    agenda.forget(A)
+    agenda.settle(outcome)
+    assert told == list(itertools.islice(agenda, 3)).count(Gone(A))
 
 
 @pytest.mark.parametrize("outcome", [delivered(A, RunState.LIVE), failed(A), away(A), failed(A, RunGone)])

@@ -80,6 +80,7 @@ class Agenda:
         self._order = itertools.count()
         self._no_runs: list[NotARun] = []  # to be given once each
         self._known_no_runs: dict[Path, str] = {}
+        self._gone: list[Gone] = []  # as well
         self._away: set[Path] = set()  # runs that wait for ClearML to come back
         self._asking: Path | None = None  # the one of them that asks
         self._ask_at = 0.0
@@ -101,18 +102,26 @@ class Agenda:
         self._wake.set()
 
     def forget(self, path: Path) -> None:
-        """A run is not there any more."""
+        """A run is not there any more, or what only looked like one."""
         with self._lock:
             run = self._runs.get(path)
             if run is not None and run.busy:
                 run.gone, run.changed = True, False  # or it could be given again while it is being visited
-            elif run is not None:
-                del self._runs[path]
-            self._away.discard(path)
-            if self._asking == path:
-                self._asking, self._ask_at = None, self._clock()
-            if not self._away:
-                self._asked = 0
+            elif run is not None or path in self._known_no_runs:
+                self._gone.append(Gone(path))  # no visit will find that out
+            self._let_go(path)
+        self._wake.set()
+
+    def _let_go(self, path: Path) -> None:
+        run = self._runs.get(path)
+        if run is not None and not run.busy:
+            del self._runs[path]
+        self._known_no_runs.pop(path, None)
+        self._away.discard(path)
+        if self._asking == path:
+            self._asking, self._ask_at = None, self._clock()
+        if not self._away:
+            self._asked = 0
 
     @property
     def open_runs(self) -> list[Path]:
@@ -122,10 +131,12 @@ class Agenda:
 
     # -- what is due ----------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Found | Visit | None]:
-        """Give what is due, and None while nothing is; ends on ``stop``, and when all is done."""
+    def __iter__(self) -> Iterator[Found | Visit | Gone | None]:
+        """Give what is gone or due, and None while nothing is; ends on ``stop``, and when all is done."""
         while not self._stop.is_set():
-            item = self.due()
+            with self._lock:
+                gone = self._gone.pop(0) if self._gone else None
+            item = gone or self.due()
             yield item
             if item is None:
                 if self._over():
@@ -162,10 +173,13 @@ class Agenda:
             if run is None or not run.busy:
                 return  # of what is no run
             run.busy = False
-            if isinstance(outcome, Failed) and isinstance(outcome.error, RunGone):
+            found_out = isinstance(outcome, Failed) and isinstance(outcome.error, RunGone)
+            if found_out:
                 run.gone = not run.changed  # else there is one again
             if run.gone:
-                self.forget(path)
+                if not found_out:  # which `follow` tells
+                    self._gone.append(Gone(path))
+                self._let_go(path)
                 return
             away = isinstance(outcome, Failed) and outcome.error.outage
             if not isinstance(outcome, Failed):
@@ -252,6 +266,7 @@ class Agenda:
                 self._once
                 and bool(self._runs)
                 and not self._away
+                and not self._gone
                 and not any(
                     run.busy or run.open or (run.due is not None and not run.failures)
                     for run in self._runs.values()

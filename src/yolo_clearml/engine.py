@@ -229,7 +229,7 @@ class Visit:
 
 
 def sync(
-    runs: Iterable[Found | Visit | None],
+    runs: Iterable[Found | Visit | Gone | None],
     work: Work,
     jobs: int = 1,
     stop: threading.Event | None = None,
@@ -237,9 +237,9 @@ def sync(
     """Bring ClearML up to date with every run that ``runs`` gives, in turn; yields what happens.
 
     At most ``jobs`` runs at a time, and none at the same time as itself if ``runs`` does not give it again
-    before its last outcome was yielded; a None says that there is nothing to visit at the moment. A run that
-    fails does not stop the others; an error that all of them would meet is met by the sink once. After
-    ``stop`` is set no further run is begun. Raises what ``runs`` raises.
+    before its last outcome was yielded; a None says that there is nothing to visit at the moment, and a Gone
+    is passed on. A run that fails does not stop the others; an error that all of them would meet is met by
+    the sink once. After ``stop`` is set no further run is begun. Raises what ``runs`` raises.
     """
     stop = stop or threading.Event()
     outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
@@ -269,6 +269,8 @@ def sync(
                     break
                 if isinstance(item, NotARun):
                     yield Skipped(item.path, item.reason, item.hint)
+                elif isinstance(item, Gone):
+                    yield item
                 elif item is not None:
                     asked = item if isinstance(item, Visit) else Visit(item)
                     settled = _if_settled(asked.run, work)
