@@ -101,6 +101,15 @@ def test_an_address_that_comes_late_is_told_when_it_comes(reader: Reader) -> Non
     assert reader.reads(delivered("a"))[0][0].endswith(LINK)
 
 
+def test_the_address_of_another_task_is_told_as_well(reader: Reader) -> None:
+    """Of a run whose task somebody deleted, or that was trained anew in the same place."""
+    other = LINK.replace("/2/", "/3/")
+    told = [reader.reads(delivered("a", url=url))[0][0] for url in (LINK, other, other)]
+    assert [True, True, False] == [
+        line.endswith(f": {url}") for line, url in zip(told, (LINK, other, other), strict=True)
+    ]
+
+
 def test_notes_of_a_delivery_are_told_beside_it(reader: Reader) -> None:
     """On stderr, each once for a run."""
     noted = replace(delivered("a"), notes=("Two rows are gaps.",))

@@ -106,7 +106,7 @@ class WatchLines:
 
     def __init__(self, quiet: bool, verbose: bool) -> None:
         self._quiet, self._verbose = quiet, verbose
-        self._introduced: set[Path] = set()  # runs whose address was told
+        self._introduced: set[tuple[Path, str]] = set()  # runs and the addresses that were told
         self._noted: set[tuple[Path, str]] = set()
 
     def __enter__(self) -> WatchLines:
@@ -152,10 +152,10 @@ class WatchLines:
             write_line(sys.stdout, line)
 
     def _address(self, outcome: Delivered | UpToDate) -> str:
-        """Give the task's address, once for each run."""
-        if outcome.url is None or outcome.run in self._introduced:
+        """Give the task's address, once; that of another, where it was deleted or the run trained anew."""
+        if outcome.url is None or (outcome.run, outcome.url) in self._introduced:
             return ""
-        self._introduced.add(outcome.run)
+        self._introduced.add((outcome.run, outcome.url))
         return f": {printable(outcome.url)}"
 
 
