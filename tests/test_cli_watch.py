@@ -116,6 +116,21 @@ def test_with_refused_credentials_it_ends(run_cli: Run, server: ClearMLDouble, s
     assert "Create new ones" in ended.err
 
 
+def test_credentials_that_are_refused_after_an_outage(
+    run_cli: Run, server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """77: that ended it, though another run waits for the server still."""
+    monkeypatch.setattr("yolo_clearml.agenda._SERVER_PAUSES", (0.05, 0.1))
+    make_run("v8.4.190-detect-noplots"), make_run("v8.4.190-classify")
+    server.refuse_credentials = True
+    server.stop_api()
+    threading.Timer(3.0, server.start_api).start()
+    ended = run_cli("watch", "--timeout", "1", "--jobs", "1", "runs")
+    assert (77, "") == (ended.status, ended.out)
+    assert "It is asked again" in ended.err
+    assert "refuses the credentials" in ended.err
+
+
 def test_a_server_that_comes_back_is_noticed(
     run_cli: Run, server: ClearMLDouble, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

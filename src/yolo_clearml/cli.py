@@ -339,14 +339,18 @@ def _found(paths: list[Path], choice: Choice, alone: bool, stop: threading.Event
 
 
 def _status(failed: Sequence[Failed]) -> Exit:
-    """One status for all failures: their own where they agree, the server's where it is at fault."""
+    """One status for all failures: their own where they agree, the server's where it is at fault.
+
+    What does not pass by itself comes before an outage: it is what ended a watch.
+    """
     statuses = {failure.error.status for failure in failed}
     fatal = {failure.error.status for failure in failed if failure.error.fatal}
+    lasting = {failure.error.status for failure in failed if failure.error.fatal and not failure.error.outage}
     if not statuses:
         return Exit.OK
     if len(statuses) == 1:
         return statuses.pop()
-    return min(fatal) if fatal else Exit.SOME_FAILED
+    return min(lasting or fatal, default=Exit.SOME_FAILED)
 
 
 def main() -> NoReturn:
