@@ -14,6 +14,7 @@ from yolo_clearml.errors import (
     FileServerUnreachable,
     RunBusy,
     RunUnreadable,
+    ServerFailing,
     ServerRefused,
     ServerUnreachable,
     YoloClearmlError,
@@ -155,6 +156,16 @@ def test_a_failure_is_repeated_only_when_it_reads_otherwise(reader: Reader) -> N
     assert ([], [line]) == reader.reads(refused("a"))
     reader.reads(up_to_date("a"))
     assert ([], [line]) == reader.reads(refused("a"))
+
+
+def test_a_server_that_fails_again_and_again_is_told_once(reader: Reader) -> None:
+    """Of each run, though every reply holds another id or address."""
+    why = "ClearML keeps failing (500: {}: no connection, <HTTPConnection object at 0x7f{}>)."
+    replies = [ServerFailing(why.format(n * 8, n * 10), "Run again.") for n in ("a", "b", "7")]
+    told = reader.reads(*(failed("a", error) for error in replies))[1]
+    assert [f"a: failed: {replies[0]} Run again."] == told
+    other = failed("a", ServerFailing("ClearML keeps failing (500: no disk).", "Run again."))
+    assert ["a: failed: ClearML keeps failing (500: no disk). Run again."] == reader.reads(other)[1]
 
 
 def test_quiet_tells_of_errors_only(reader: Reader) -> None:

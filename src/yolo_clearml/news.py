@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +12,13 @@ from typing_extensions import assert_never
 
 from .console import Console, JsonLines
 from .engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
+from .errors import ServerFailing, YoloClearmlError
 from .events import RunState
 from .live_table import LiveTable
 from .wording import printable, sent_text, shown_path, write_line
 
 _DUMB = ("dumb", "unknown")  # terminals on which nothing can be drawn anew
+_PASSING = re.compile(r"(0x)?[0-9a-f]{8,}", re.IGNORECASE)  # ids and addresses, other ones in each reply
 
 
 class Watching:
@@ -56,7 +59,7 @@ class Watching:
                 same = "away"
             case Failed():
                 self._away.discard(outcome.run)
-                same = f"failed: {outcome.error} {outcome.error.hint}"
+                same = f"failed: {_gist(outcome.error)}"
             case Skipped():
                 self._away.discard(outcome.run)
                 same = f"skipped: {outcome.reason}"
@@ -70,7 +73,8 @@ class Watching:
         if self._live is not None:
             self._live.show(outcome)
             if new and isinstance(outcome, Failed) and same is not None and same != "away":
-                self._alert(f"{shown_path(outcome.run)}: {same}")
+                told = f"{outcome.error} {outcome.error.hint}"
+                self._alert(f"{shown_path(outcome.run)}: failed: {told}")
         elif new and (same != "away" or self._as_json):
             self._inner.show(outcome)
 
@@ -157,6 +161,12 @@ class WatchLines:
             return ""
         self._introduced.add((outcome.run, outcome.url))
         return f": {printable(outcome.url)}"
+
+
+def _gist(error: YoloClearmlError) -> str:
+    """Give what makes an error the same as the one before, though a server words it anew each time."""
+    text = _PASSING.sub("", str(error)) if isinstance(error, ServerFailing) else str(error)
+    return f"{text} {error.hint}"
 
 
 def how_far(facts: Facts) -> str:
