@@ -315,6 +315,32 @@ def test_events_without_end_do_not_keep_it_from_looking(
         assert looked.wait(AT_LAST)
 
 
+@linux
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reader_of_events_that_died_is_replaced(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watchdog stumbles over a deleted folder; the next look makes it listen again."""
+
+    def stumble(*_: object) -> None:
+        raise KeyError
+
+    make(tmp_path / "a", *RUN), make(tmp_path / "b", *RUN)
+    with watching(told, tmp_path, kind=ByHand) as lookout:
+        reader: threading.Thread = vars(lookout._observer)["_inotify_fd"]
+        with monkeypatch.context() as patch:
+            patch.setattr("watchdog.observers.inotify.InotifyWatchGroup.on_watch_deleted", stumble)
+            shutil.rmtree(tmp_path / "a")
+            reader.join(AT_LAST)
+        assert not reader.is_alive()
+        lookout.look(0.0)
+        lookout.heed()
+        lookout._wake.clear()
+        append(tmp_path / "b")
+        assert lookout._wake.wait(AT_LAST)
+        assert tmp_path / "b" / "results.csv" in lookout._touched
+
+
 def test_more_events_than_the_queue_holds(tmp_path: Path, told: Told) -> None:
     """What is lost of them, the next looks find."""
     runs = [make(tmp_path / f"train{number}", *RUN, "labels.jpg") for number in range(20)]

@@ -242,6 +242,8 @@ class Lookout(FileSystemEventHandler):
                     self._poll_instead(error)
         for root in self._roots:
             self._look_at_root(root)
+        if self._observer is not None and not _reads(self._observer):
+            self._listen_anew()
         for folder, before in list(self._folders.items()):
             if self._closing.is_set():
                 return
@@ -335,6 +337,16 @@ def _outermost(roots: Sequence[Path]) -> list[Path]:
 def _entered(root: Path) -> str:
     """Write a root such that inotify follows it if it is a link."""
     return os.path.join(root, "")  # noqa: PTH118  a Path never ends in a slash
+
+
+def _reads(observer: BaseObserver) -> bool:
+    """Tell whether an observer still reads what the system announces.
+
+    watchdog 7.1 can lose count of directories that are moved and deleted at the same time; a KeyError then
+    ends its thread that reads inotify, and nothing else would ever notice.
+    """
+    reader = getattr(observer, "_inotify_fd", None)
+    return not isinstance(reader, threading.Thread) or reader.is_alive()
 
 
 def _tells_of_rows(path: str) -> bool:
