@@ -332,8 +332,10 @@ def test_a_reader_of_events_that_died_is_replaced(
             patch.setattr("watchdog.observers.inotify.InotifyWatchGroup.on_watch_deleted", stumble)
             shutil.rmtree(tmp_path / "a")
             reader.join(AT_LAST)
-        assert not reader.is_alive()
-        lookout.look(0.0)
+            assert not reader.is_alive()
+            (emitter,) = vars(lookout._observer)["_emitters"]
+            patch.setattr(emitter._inotify, "deactivate", stumble)
+            lookout.look(0.0)
         lookout.heed()
         lookout._wake.clear()
         append(tmp_path / "b")

@@ -6,6 +6,7 @@ run, so both go on together. What they notice goes to an `Agenda`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -163,7 +164,10 @@ class Lookout(FileSystemEventHandler):
     def _silence(self) -> None:
         observer, self._observer = self._observer, None
         if observer is not None:
-            observer.stop()
+            with contextlib.suppress(
+                KeyError
+            ):  # as in `_reads`; it sleeps then, and what it tells does no harm
+                observer.stop()
             if observer.is_alive():
                 observer.join(_JOIN)
 
