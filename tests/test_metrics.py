@@ -1,4 +1,4 @@
-"""Counts for Prometheus: what the file holds, that it is whole at any time, what goes on from call to call."""
+"""Counts for Prometheus: what the file holds, that it is always whole, what goes on from call to call."""
 
 from __future__ import annotations
 

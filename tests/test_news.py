@@ -13,6 +13,7 @@ from yolo_clearml.engine import Delivered, Facts, Failed, Outcome, Progress, Ski
 from yolo_clearml.errors import (
     FileServerUnreachable,
     RunBusy,
+    RunChanged,
     RunUnreadable,
     ServerFailing,
     ServerRefused,
@@ -309,3 +310,17 @@ def test_no_name_gets_at_the_terminal(reader: Reader, verbose: bool) -> None:
 def test_how_far_a_training_has_come(told: str, known: Facts) -> None:
     """State where it has ended, epochs, the metric as it is now."""
     assert told == how_far(known)
+
+
+@pytest.mark.parametrize("kind", [RunBusy, RunChanged])
+def test_what_passes_by_itself_is_told_when_it_does_not(
+    capsys: pytest.CaptureFixture[str], kind: type[YoloClearmlError]
+) -> None:
+    """The first time says nothing, the second once, with what a watch does about it."""
+    failed = Failed(Path("a"), Facts(), kind("Another is at work on a.", "Run the same command again."))
+    with Watching(False, False, False) as console:
+        console.show(failed)
+        assert ("", "") == capsys.readouterr()
+        for _ in range(3):
+            console.show(failed)
+    assert ("", "a: failed: Another is at work on a. It is tried again by itself.\n") == capsys.readouterr()

@@ -59,7 +59,7 @@ from .options import (
 )
 from .scan import NotARun
 from .sinks import RecordingSink
-from .standings import SortKey, chosen, write_json, write_table
+from .standings import SortKey, StateName, chosen, write_json, write_table
 from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
 
 _READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
@@ -144,8 +144,10 @@ def upload(
             sent = ("wrote", _IMPORT.format(offline)) if offline else ("sent", "")
             console = choose(as_json, quiet, verbose, len(found), *sent, frozenset(paths))
         outcomes = library.upload(found, options, interruption.stop, rehearsal=recording)
-        with _counting(metrics, going_on=False) as count, console:
+        with _counting(None if dry_run else metrics, going_on=False) as count, console:
             shown = _show(console, outcomes, interruption, count)
+            if count is not None and interruption.status:
+                count.cut_short()
         _end(shown, interruption)
 
 
@@ -210,7 +212,10 @@ def status(
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, False, interruption.stop)
         standings = chosen(
-            library.status(found, Options(stale_after=stale_after)), state or (), pending, sort
+            library.status(found, Options(stale_after=stale_after)),
+            state or (list(StateName) if verbose and not pending else ()),
+            pending,
+            sort,
         )
         failed = [standing for standing in standings if isinstance(standing, Failed)]
         if as_json:
@@ -220,7 +225,8 @@ def status(
             write_table(standings, width, verbose)
         if not as_json:
             for failure in failed:
-                write_line(sys.stderr, f"{shown_path(failure.run)}: {printable(failure.error.hint)}")
+                what = f"failed: {printable(str(failure.error))} " if quiet else ""
+                write_line(sys.stderr, f"{shown_path(failure.run)}: {what}{printable(failure.error.hint)}")
         _end(_Shown({failure.run: failure for failure in failed}), interruption)
 
 

@@ -41,12 +41,24 @@ def find_runs(paths: Sequence[Path], choice: Choice = EVERY_RUN) -> Iterator[Fou
     that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable. Raises
     UsageError where a path does not exist or is no directory.
     """
-    seen: set[tuple[int, int]] = set()
+    given: set[tuple[int, int]] = set()
     for path in paths:
         require_folder(path)
-        for _, folder in walk(path, path, choice, seen):
-            if folder.found is not None:
+        # each its own walk: what the patterns leave out below one path, they may take below another
+        for place, folder in walk(path, path, choice, set()):
+            if folder.found is not None and not (len(paths) > 1 and _seen_before(place, given)):
                 yield folder.found
+
+
+def _seen_before(place: Path, given: set[tuple[int, int]]) -> bool:
+    try:
+        status = place.stat()
+    except OSError:
+        return False  # the visit tells
+    identity = (status.st_dev, status.st_ino)
+    before = identity in given
+    given.add(identity)
+    return before
 
 
 def require_folder(path: Path) -> None:

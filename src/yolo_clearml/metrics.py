@@ -51,6 +51,7 @@ class Metrics:
         self._success = before.get("last_success_timestamp_seconds")
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._cut_short = False
         self._thread = threading.Thread(target=self._write_now_and_then, name="metrics", daemon=True)
 
     def __enter__(self) -> Metrics:
@@ -65,10 +66,14 @@ class Metrics:
         if self._going_on:
             self._thread.join()
         if error is None:
-            self.write()
+            self.write(all_is_well=not self._cut_short)
         else:
             with contextlib.suppress(MetricsUnwritable):
                 self.write(all_is_well=False)
+
+    def cut_short(self) -> None:
+        """Not every run was visited, so nobody knows whether all is well."""
+        self._cut_short = True
 
     def note(self, outcome: Outcome) -> None:
         """Count an outcome."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -12,11 +13,12 @@ from typing_extensions import assert_never
 
 from .console import Console, JsonLines
 from .engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
-from .errors import ServerFailing, YoloClearmlError
+from .errors import RunBusy, RunChanged, ServerFailing, YoloClearmlError
 from .events import RunState
 from .live_table import LiveTable
 from .wording import printable, sent_text, shown_path, write_line
 
+_UNTOLD = ("away", "again")  # failures of a run that are not told of it, or not yet
 _DUMB = ("dumb", "unknown")  # terminals on which nothing can be drawn anew
 _PASSING = re.compile(r"(0x)?[0-9a-f]{8,}", re.IGNORECASE)  # ids and addresses, other ones in each reply
 
@@ -60,6 +62,11 @@ class Watching:
             case Failed():
                 self._away.discard(outcome.run)
                 same = f"failed: {_gist(outcome.error)}"
+                if isinstance(outcome.error, (RunBusy, RunChanged)):
+                    if self._last.get(outcome.run) not in (same, "again"):
+                        same = "again"  # it is tried again in a moment; told if it is no better then
+                    hint = "It is tried again by itself."
+                    outcome = replace(outcome, error=type(outcome.error)(str(outcome.error), hint))
             case Skipped():
                 self._away.discard(outcome.run)
                 same = f"skipped: {outcome.reason}"
@@ -72,10 +79,10 @@ class Watching:
         self._last[outcome.run] = same or "up to date"
         if self._live is not None:
             self._live.show(outcome)
-            if new and isinstance(outcome, Failed) and same is not None and same != "away":
+            if new and isinstance(outcome, Failed) and same not in _UNTOLD:
                 told = f"{outcome.error} {outcome.error.hint}"
                 self._alert(f"{shown_path(outcome.run)}: failed: {told}")
-        elif new and (same != "away" or self._as_json):
+        elif new and (same not in _UNTOLD or self._as_json):
             self._inner.show(outcome)
 
     def say(self, text: str) -> None:

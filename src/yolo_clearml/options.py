@@ -118,7 +118,7 @@ Timeout = Annotated[
         help="Give up on an unreachable server after so long.",
     ),
 ]
-AsJson = Annotated[bool, _option("--json", help="One JSON object per run on stdout.")]
+AsJson = Annotated[bool, _option("--json", help="One JSON object per run on stdout; of a watch, per change.")]
 Quiet = Annotated[bool, _option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, _option("-v", "--verbose", help="Also what is skipped and missing.")]
 

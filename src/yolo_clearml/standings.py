@@ -90,6 +90,9 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
     On a terminal a run's name leads to its task where the terminal can, and ``addresses`` writes them out;
     elsewhere they are the last column.
     """
+    if not standings:
+        write_line(sys.stderr, "No run is left to show.")
+        return
     folder = common_folder([standing.run for standing in standings])
     rows = [_cells(standing, folder) for standing in standings]
     widths = [max(map(len, column)) for column in zip(_TITLES, *rows, strict=True)]
@@ -156,9 +159,9 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _summary(standings: Sequence[Standing]) -> str:
-    waiting = [standing for standing in standings if isinstance(standing, (Pending, Failed))]
-    what = f", {len(waiting)} of them with something to send" if waiting else ", all of it in ClearML"
-    return f"{counted(len(standings), 'run')}{what}."
+    waiting = sum(isinstance(standing, (Pending, Failed)) for standing in standings)
+    what = f"{waiting} with something to send" if waiting else "with nothing to send"
+    return f"{counted(len(standings), 'run')}, {what}."
 
 
 def _state(standing: Standing) -> StateName:

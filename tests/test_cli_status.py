@@ -1,0 +1,287 @@
+"""The command ``status``, as a user types it; and what a shell completes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeRun
+from double import ClearMLDouble
+from test_cli import COMMAND, Ended, Run, files_below, on_a_terminal, options_of, run_cli, small
+from typer.main import get_command
+
+from yolo_clearml import cli
+from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.standings import SortKey, StateName
+
+__all__ = ["run_cli", "small"]  # fixtures
+
+# runs the command line, and lets no socket be opened; what was imported goes to stderr
+AUDITED = """
+import sys
+def forbid(event, given):
+    if event.startswith("socket."):
+        sys.stderr.write("a socket: " + event)
+        sys.stderr.flush()
+        __import__("os")._exit(99)
+    if event == "open" and "runs" in str(given[0]):
+        opened.append(str(given[0]).rpartition("/")[2])
+opened = []
+sys.addaudithook(forbid)
+from yolo_clearml.cli import main
+try:
+    main()
+finally:
+    heavy = {"clearml", "requests", "urllib3", "matplotlib", "watchdog", "prometheus_client"}
+    sys.stderr.write(f"{sorted(heavy & set(sys.modules))} {opened}")
+"""
+
+
+def audited(*arguments: object) -> Ended:
+    """Call the program with an environment that names no ClearML, and with no socket."""
+    environment = {"PATH": os.defpath, "HOME": "/nowhere", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", AUDITED, *map(str, arguments)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--sort", "fitness", "--pending"]])
+def test_it_needs_no_network_and_nothing_of_clearml(make_run: MakeRun, form: list[str]) -> None:
+    """Unconfigured, without a socket and without what is slow to import; it writes nothing."""
+    run = make_run("v8.4.190-detect-killed")
+    before = files_below(run.parent)
+    ended = audited("status", run.parent, *form)
+    assert (0, "[]") == (ended.status, ended.err.split("] ")[0] + "]")
+    assert "v8.4.190-detect-killed" in ended.out
+    assert before == files_below(run.parent)
+
+
+def test_of_a_run_that_is_all_there_only_the_ledger_is_read(server: ClearMLDouble, small: Path) -> None:
+    """So that a pile of thousands is quick to look at."""
+    environment = {"PATH": os.defpath, "HOME": "/nowhere"} | server.environ
+    subprocess.run([*COMMAND, "upload", "-q", small], env=environment, check=True, timeout=60)
+    assert [LEDGER_NAME] == sorted({*_opened(environment, small)} - {small.name})
+
+
+def _opened(environment: dict[str, str], run: Path) -> list[str]:
+    command = [sys.executable, "-c", AUDITED, "status", str(run)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "up to date" in ended.stdout
+    return [name.strip("'[] ") for name in ended.stderr.partition("] ")[2].split(",")]
+
+
+def test_it_tells_what_is_there_and_what_is_not(
+    run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun
+) -> None:
+    """Before the upload, after it, and when a row came; no request for any of it."""
+    make_run("v8.4.190-val")
+    assert Ended(0, "", "") == run_cli("status", "-q", "runs")
+    ended = run_cli("status", "runs")
+    assert (0, "", 2) == (ended.status, ended.err, ended.out.count("\n"))
+    assert ended.out.splitlines()[1].endswith("  not there yet")
+    assert [] == server.requests
+    sent = json.loads(run_cli("upload", "--json", small).out)
+    count = len(server.requests)
+    assert run_cli("status", "runs").out.splitlines()[1].endswith(f"  up to date  {sent['url']}")
+    rows = (small / "results.csv").read_text()
+    (small / "results.csv").write_text(rows + "4" + rows.splitlines()[-1][1:] + "\n")
+    line = json.loads(run_cli("status", "--json", small).out)
+    assert ("pending", sent["task_id"], sent["url"]) == tuple(line[k] for k in ("outcome", "task_id", "url"))
+    assert 0 < line["pending"] < sent["events"]
+    assert f"  {line['pending']} pending" in run_cli("status", "runs").out
+    assert count == len(server.requests)
+
+
+def test_a_half_sent_run_has_the_rest_pending(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """What arrived and what waits make up the whole."""
+    whole = json.loads(run_cli("status", "--json", small).out)["pending"]
+    server.stop_files()
+    failed = json.loads(run_cli("upload", "--json", "--timeout", "1", small).out)
+    assert "failed" == failed["outcome"]
+    line = json.loads(run_cli("status", "--json", small).out)
+    assert ("pending", failed["task_id"]) == (line["outcome"], line["task_id"])
+    assert whole == line["pending"] + failed["events"]
+
+
+def test_other_wishes_of_the_upload_make_nothing_pending(
+    run_cli: Run, server: ClearMLDouble, small: Path
+) -> None:
+    """status has no --project, --name and --tags; a run sent with them is up to date all the same."""
+    run_cli("upload", "-p", "lab/shapes", "-n", "first", "--tags", "x", small)
+    line = json.loads(run_cli("status", "--json", small).out)
+    assert ("up-to-date", "first") == (line["outcome"], line["name"])
+
+
+def test_failures_are_told_with_what_to_do(run_cli: Run, small: Path, make_run: MakeRun) -> None:
+    """3; in the table what is wrong, on stderr what to do; with --json all of it in the line; -q: both."""
+    (make_run("v8.3.100-detect") / "args.yaml").unlink()
+    what, hint = "runs/v8.3.100-detect/args.yaml is missing.", "Restore it as Ultralytics wrote it"
+    ended = run_cli("status", "runs")
+    assert (3, 1, 1) == (ended.status, ended.out.count(what), ended.err.count(hint))
+    assert "v8.4.190-detect-noplots" in ended.out
+    quiet = run_cli("status", "-q", "runs")
+    assert (3, "", 1) == (quiet.status, quiet.out, quiet.err.count("\n"))
+    assert what in quiet.err
+    assert hint in quiet.err
+    ended = run_cli("status", "--json", "-q", "runs")
+    (line,) = map(json.loads, ended.out.splitlines())
+    assert (3, "", "failed", what) == (ended.status, ended.err, line["outcome"], line["reason"])
+
+
+def test_verbose_tells_what_is_skipped(run_cli: Run, small: Path, make_run: MakeRun) -> None:
+    """As the help and the README say of -v; without it, it is left out."""
+    make_run("v8.4.190-val")
+    assert "validation" not in "".join(map(str, run_cli("status", "runs")))
+    ended = run_cli("status", "-v", "runs")
+    assert "is a validation, not a training" in ended.out + ended.err
+
+
+def test_lines_are_chosen_and_sorted(run_cli: Run, make_run: MakeRun) -> None:
+    """By path, state and number, from options and from variables; --json has the same lines."""
+    for name in ("v8.4.190-detect-noplots", "v8.4.190-detect-killed", "v8.4.190-val", "v8.4.190-classify"):
+        make_run(name, f"lab/{name.removeprefix('v8.4.190-')}")
+
+    def names(*options: str) -> list[str]:
+        lines = run_cli("status", "--json", *options, "runs").out.splitlines()
+        got = [Path(json.loads(line)["run"]).name for line in lines]
+        rows = run_cli("status", *options, "runs").out.splitlines()
+        rows = rows[[*(row.startswith("run ") for row in rows), True].index(True) + 1 :]
+        assert got == [Path(row.split()[0]).name for row in rows]
+        return got
+
+    assert ["classify", "detect-killed", "detect-noplots"] == names()
+    assert ["classify", "detect-noplots", "detect-killed"] == names("--sort", "fitness")
+    assert ["detect-killed"] == names("--state", "stopped")
+    assert ["detect-killed", "val"] == names("--state", "stopped", "--state", "skipped")
+    assert ["detect-killed", "detect-noplots"] == names("--include", "detect*")
+    assert ["classify"] == names("--exclude", "detect-*")
+    assert [] == names("--state", "failed")
+    assert ["detect-killed"] == names("--state", "live", "--stale-after", str(10**9))
+
+
+VALUES: dict[str, tuple[str, object]] = {
+    "--sort": ("fitness", SortKey.FITNESS),
+    "--state": ("live stopped", [StateName.LIVE, StateName.STOPPED]),
+    "--pending": ("1", True),
+    "--include": ("a* b", ["a*", "b"]),
+    "--exclude": ("a* b", ["a*", "b"]),
+    "--stale-after": ("60", 60.0),
+    "--json": ("1", True),
+    "--quiet": ("1", True),
+    "--verbose": ("1", True),
+    "--poll": ("7", 7.0),
+    "--once": ("1", True),
+}
+
+
+def command_of(name: str) -> Any:
+    group: Any = get_command(cli.app)
+    return group.commands[name]
+
+
+def test_every_option_of_every_command_has_a_variable() -> None:
+    """YOLO_CLEARML_ and its name, and no two options have the same."""
+    for name in get_command(cli.app).commands:  # type: ignore[attr-defined]
+        variables = {option: p.envvar for option, p in options_of(command_of(name)).items()}
+        variables.pop("--help", None)
+        expected = {o: "YOLO_CLEARML_" + o[2:].replace("-", "_").upper() for o in variables}
+        assert expected == variables
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (command, option)
+        for command in ("status", "watch")
+        for option in sorted(VALUES)
+        if option in options_of(command_of(command))
+    ],
+)
+def test_a_variable_is_as_good_as_its_option(
+    monkeypatch: pytest.MonkeyPatch, command: str, option: str
+) -> None:
+    """Those of status and watch; several values with blanks between."""
+    text, value = VALUES[option]
+    monkeypatch.setenv("YOLO_CLEARML_" + option[2:].replace("-", "_").upper(), text)
+    context = command_of(command).make_context(command, ["run"])
+    parsed = context.params[options_of(command_of(command))[option].name]
+    assert value == (list(parsed) if isinstance(value, list) else parsed)
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments"),
+    [
+        ("nowhere does not exist", ["nowhere"]),
+        ("There is no run in or below empty", ["empty"]),
+        ("--sort", ["--sort", "size", "runs"]),
+        ("--state", ["--state", "alive", "runs"]),
+        ("--stale-after", ["--stale-after", "nan", "runs"]),
+        ("that --include and --exclude leave", ["--include", "x", "runs"]),
+        ("[z-a] is no pattern", ["--exclude", "[z-a]", "runs"]),
+    ],
+)
+def test_wrong_usage(run_cli: Run, small: Path, said: str, arguments: list[str]) -> None:
+    """2, with what is wrong, on stderr."""
+    Path("empty").mkdir()
+    ended = run_cli("status", *arguments)
+    assert (2, "") == (ended.status, ended.out)
+    assert said in " ".join(ended.err.replace("│", " ").split())
+
+
+def test_a_run_that_another_one_works_on_can_be_looked_at(run_cli: Run, small: Path) -> None:
+    """To look takes no lock and waits for none."""
+    with FileLedgers().hold(small):
+        assert 0 == run_cli("status", small).status
+
+
+def test_on_a_terminal_there_are_links_and_a_sum(server: ClearMLDouble, small: Path) -> None:
+    """The table within 80 columns; the sum is no part of what was asked for."""
+    subprocess.run([*COMMAND, "upload", "-q", small], check=True, timeout=60)
+    status, shown = on_a_terminal(["status", str(small.parent)], small.parent)
+    (task,) = server.tasks
+    assert 0 == status
+    assert f"experiments/{task}/output/log\x1b\\v8.4.190-detect-noplots" in shown
+    assert "\n1 run, " in shown
+
+
+# -- completion ------------------------------------------------------------------------------------------
+
+
+def completed(words: str, shell: str = "bash") -> str:
+    """Give what the shell is told to offer for the last of these words, which may be empty."""
+    environment = {
+        "PATH": os.defpath,
+        "_YOLO_CLEARML_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": f"yolo-clearml {words}",
+        "COMP_WORDS": f"yolo-clearml {words}",
+        "COMP_CWORD": str(len(words.split(" "))),
+    }
+    program = Path(sys.executable).with_name("yolo-clearml")
+    ended = subprocess.run(
+        [program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "" == ended.stderr
+    return ended.stdout
+
+
+def test_a_shell_completes_commands_options_and_values() -> None:
+    """As typer's script for bash asks."""
+    assert {"upload", "watch", "status"} <= set(completed("").split())
+    assert ["status"] == completed("st").split()
+    assert ["--include"] == completed("upload --inc").split()
+    assert [key.value for key in SortKey] == completed("status --sort ").split()
+    assert ["fitness"] == completed("status --sort fi").split()
+    assert {"stopped", "skipped"} == set(completed("status --state s").split())
+    assert {"--poll", "--project"} == set(completed("watch --p").split())
+    assert ["--poll"] == completed("watch --once --po").split()
+
+
+def test_other_shells_complete_as_well() -> None:
+    """With the help of an option beside it."""
+    assert '"--sort"' in completed("status --so", "zsh")
+    assert "What the lines are sorted by." in completed("status --so", "zsh")
