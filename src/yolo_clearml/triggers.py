@@ -217,7 +217,9 @@ class Lookout(FileSystemEventHandler):
             self._drop(gone)
         for place in self._roots:
             if touched.get(place):  # it was deleted, and our watch with it; there may be another one
-                self._homes[place] = self._homes[place] if place in gone else None
+                if place in gone:
+                    self._lose(place)  # one that is back by now may have its very inode
+                self._homes[place] = None
                 self._look_at_root(place)
                 for run, seen in list(self._runs.items()):
                     self._look_at(run, seen, at_files=True)  # what was written while nothing listened
@@ -263,12 +265,17 @@ class Lookout(FileSystemEventHandler):
 
     def _look_at_root(self, root: Path) -> None:
         before, home = self._homes[root], _identity(root)
-        self._homes[root] = home
-        if home is None and before is not None:
-            self._say(f"{root} is not there any more; it will be followed again when it is back.")
-        elif home is not None and home != before:
+        if home is None:
+            self._lose(root)
+        elif home != before:
+            self._homes[root] = home
             self._listen_anew()
             self._explore(root)
+
+    def _lose(self, root: Path) -> None:
+        if self._homes[root] is not None:
+            self._homes[root] = None
+            self._say(f"{root} is not there any more; it will be followed again when it is back.")
 
     def _look_at(self, run: Path, seen: _Seen, at_files: bool) -> None:
         rows = _rows_stamp(run)
