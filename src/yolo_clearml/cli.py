@@ -52,6 +52,7 @@ from .options import (
     StaleAfter,
     States,
     Tags,
+    TaskId,
     Timeout,
     Verbose,
     WithPoll,
@@ -105,6 +106,7 @@ def upload(
     dry_run: DryRun = False,
     force: Force = False,
     new: New = False,
+    task_id: TaskId = None,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
     include: Include = None,
@@ -118,6 +120,7 @@ def upload(
     """Report each run to ClearML once; run it again at any time, it sends what is new."""
     with _command(quiet, verbose) as interruption:
         require(not (dry_run and offline), "--dry-run and --offline cannot be had together.")
+        require(not (dry_run and task_id), "--dry-run and --task-id cannot be had together.")
         options = Options(
             project,
             name,
@@ -127,12 +130,14 @@ def upload(
             offline,
             force,
             new,
+            task_id,
             jobs,
             stale_after,
             timeout,
         )
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
-        found = _found(paths, choice, name is not None, interruption.stop)
+        alone = "--name" if name is not None else "--task-id" if task_id is not None else None
+        found = _found(paths, choice, alone, interruption.stop)
         recording = RecordingSink() if dry_run else None
         if recording is not None:
             console: Console = Plans(recording, as_json, quiet, verbose)
@@ -204,7 +209,7 @@ def status(
     """Say of each run what is on disk and what ClearML has, a line each; no network."""
     with _command(quiet, verbose) as interruption:
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
-        found = _found(paths, choice, False, interruption.stop)
+        found = _found(paths, choice, None, interruption.stop)
         standings = chosen(
             library.status(found, Options(stale_after=stale_after)), state or (), pending, sort
         )
@@ -283,8 +288,8 @@ def _end(shown: _Shown, interruption: Interruption) -> NoReturn:
     raise typer.Exit(interruption.status or _status(list(shown.failed.values())))
 
 
-def _found(paths: list[Path], choice: Choice, alone: bool, stop: threading.Event) -> list[Found]:
-    """Look for runs; raises UsageError where there is none, or several for a name that is for one."""
+def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading.Event) -> list[Found]:
+    """Look for runs; raises UsageError where there is none, or several for an option that is for one."""
     found: list[Found] = []
     for item in find_runs(paths, choice):
         found.append(item)
@@ -301,8 +306,8 @@ def _found(paths: list[Path], choice: Choice, alone: bool, stop: threading.Event
         )
     require(
         not alone or len(runs) == 1,
-        f"--name is for one run, and there are {len(runs)}.",
-        "Give the directory of that run alone, or leave --name out.",
+        f"{alone} is for one run, and there are {len(runs)}.",
+        f"Give the directory of that run alone, or leave {alone} out.",
     )
     return found
 

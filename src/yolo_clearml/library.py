@@ -48,6 +48,7 @@ class Options:
     offline: Path | None = None
     force: bool = False
     new: bool = False
+    task_id: str | None = None  # for one run
     jobs: int = 4
     stale_after: float | None = None  # seconds
     timeout: float = 30.0  # seconds
@@ -56,6 +57,10 @@ class Options:
         """Check what can be checked without a run or a server; raises UsageError."""
         self.wishes()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
+        for option, excluded in (("--new", self.new), ("--offline", self.offline is not None)):
+            both = excluded and self.task_id is not None
+            require(not both, f"--task-id and {option} cannot be had together.")
+        require(self.task_id is None or bool(self.task_id.strip()), "--task-id is empty.")
         require(1 <= self.jobs <= _MOST_JOBS, f"--jobs needs a number from 1 to {_MOST_JOBS}.")
         require_seconds("--timeout", self.timeout)
         require_seconds("--stale-after", self.stale_after)
@@ -172,4 +177,5 @@ def _work(options: Options, stop: threading.Event) -> Work:
         stale_after=options.stale_after,
         force=options.force,
         new=options.new,
+        task_id=options.task_id.strip() if options.task_id is not None else None,
     )
