@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from conftest import MakeRun
-from double import ClearMLDouble
+from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR
 from live import RENDERED, expected, tell, tell_by_sdk
 from test_verify import planned
 from uploading import end_state, fails, upload
 
+from yolo_clearml import adoption
 from yolo_clearml.clearml_sink import ClearmlSink
 from yolo_clearml.engine import Delivered, UpToDate
 from yolo_clearml.ledger import LEDGER_NAME
@@ -178,6 +179,19 @@ def test_two_alike_are_named_and_neither_is_taken(server: ClearMLDouble, make_ru
     assert 3 == len(server.tasks)
 
 
+def test_too_many_alike_are_not_even_read(
+    server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where dozens have the hyperparameters of one run, none is taken, and that is said."""
+    monkeypatch.setattr(adoption, "_MOST_READ", 1)
+    run = make_run(DETECT)
+    lives = [tell(server, expected(LIVE), run) for _ in range(2)]
+    outcome = delivered(run)
+    assert "too many to be sure" in notes(outcome)
+    assert outcome.task_id not in lives
+    assert "events.get_task_events" not in {request.endpoint for request in server.requests}
+
+
 def one_parameter(told: dict[str, Any]) -> None:
     told["hyperparams_General"]["epochs"]["value"] = "6"
 
@@ -233,12 +247,13 @@ def test_another_run_of_the_same_name_is_not_even_named(server: ClearMLDouble, m
     assert () == outcome.notes
 
 
-@pytest.mark.parametrize("how", ["archived", "ours", "another type", "another project"])
+@pytest.mark.parametrize("how", ["archived", "ours", "another type", "another project", "another name"])
 def test_tasks_that_cannot_be_meant_are_left_out(server: ClearMLDouble, make_run: MakeRun, how: str) -> None:
     """Put away, of another run of ours, no training, or elsewhere."""
     run = make_run(DETECT)
     told = expected(LIVE)
     told["project"] = "Elsewhere" if how == "another project" else told["project"]
+    told["task_name"] = "TRAIN" if how == "another name" else told["task_name"]
     live = tell(server, told, run)
     if how == "archived":
         server.ask("tasks.archive", tasks=[live])
@@ -350,6 +365,22 @@ def test_what_changes_on_disk_later_is_sent(server: ClearMLDouble, make_run: Mak
     assert "completed" == server.tasks[live]["status"]
 
 
+def test_a_change_that_did_not_arrive_is_sent_by_the_next_call(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """The ledger keeps that it is news, though the call that was to send it came to nothing."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    delivered(run)
+    shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
+    server.fault("events.add_batch", Status(400))
+    assert 1 == len(fails(upload([run])))
+    outcome = delivered(run)
+    assert (1, 1, ()) == (outcome.events, outcome.files, outcome.notes)
+    urls = [event["url"] for key, event in server.images(live).items() if key[1] == "val_pred.jpg"]
+    assert (run / "val_batch0_pred.jpg").read_bytes() in map(server.file_of, urls)
+
+
 # -- --task-id --------------------------------------------------------------------------------------------
 
 
@@ -366,6 +397,18 @@ def test_any_task_can_be_completed(server: ClearMLDouble, make_run: MakeRun) -> 
     assert isinstance(upload([run], task_id=task)[0], UpToDate)
     (run / LEDGER_NAME).unlink()
     assert task == delivered(run).task_id
+
+
+def test_a_given_task_is_remembered_whatever_happens_next(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The first call comes to nothing after the task was named; the next one goes on there."""
+    run = make_run(DETECT)
+    project = server.ask("projects.create", name="Group", description="")["id"]
+    task = server.ask("tasks.create", name="by hand", project=project, type="training")["id"]
+    server.ask("tasks.started", task=task)
+    server.fault("events.get_scalar_metrics_and_variants", Status(400))
+    assert 1 == len(fails(upload([run], task_id=task)))
+    assert task == delivered(run).task_id
+    assert [task] == list(server.tasks)
 
 
 def test_our_own_task_can_be_named(server: ClearMLDouble, make_run: MakeRun) -> None:
