@@ -40,6 +40,7 @@ OPTIONS = {
     "--offline",
     "--dry-run",
     "--force",
+    "--task-id",
     "--new",
     "--verify",
     "--metrics",
@@ -339,6 +340,11 @@ def test_offline_writes_sessions_and_asks_no_server(run_cli: Run, server: ClearM
         ("--rules 'newest' is no release", ["upload", "--rules", "newest", "runs"]),
         ("--rules '9.1' is no release", ["upload", "--rules", "9.1", "runs"]),
         ("--force and --new", ["upload", "--force", "--new", "runs"]),
+        ("--task-id and --new", ["upload", "--task-id", "0123", "--new", "runs"]),
+        ("--task-id and --offline", ["upload", "--task-id", "0123", "--offline", "out", "runs"]),
+        ("--dry-run and --task-id", ["upload", "--task-id", "0123", "--dry-run", "runs"]),
+        ("--task-id is empty", ["upload", "--task-id", " ", "runs"]),
+        ("--task-id is for one run, and there are 2", ["upload", "--task-id", "0123", "runs", "more"]),
         ("--dry-run and --offline", ["upload", "--dry-run", "--offline", "out", "runs"]),
         ("--jobs", ["upload", "--jobs", "-1", "runs"]),
         ("--jobs", ["upload", "-j", "many", "runs"]),
@@ -585,6 +591,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "--force": ("true", True),
     "--new": ("yes", True),
     "--verify": ("1", True),
+    "--task-id": ("0123", "0123"),
     "--metrics": ("file.prom", Path("file.prom")),
     "--include": ("a* b", ["a*", "b"]),
     "--exclude": ("a* b", ["a*", "b"]),
@@ -650,6 +657,18 @@ def test_force_and_new_reach_the_server(run_cli: Run, server: ClearMLDouble, sma
     other = json.loads(run_cli("upload", "--json", "--new", small).out)
     assert first["task_id"] != other["task_id"]
     assert {first["task_id"], other["task_id"]} == set(server.tasks)
+
+
+def test_task_id_reaches_the_server(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """--task-id: into that task, by option or variable; an id that is none is told, with what to do."""
+    task = server.ask("tasks.create", name="by hand", type="training")["id"]
+    project = server.ask("projects.create", name="Group", description="")["id"]
+    server.tasks[task]["project"] = project
+    assert task == json.loads(run_cli("upload", "--json", "--task-id", task, small).out)["task_id"]
+    assert [task] == list(server.tasks)
+    ended = run_cli("upload", "--task-id", "0" * 32, small)
+    assert (3, 1) == (ended.status, len(server.tasks))
+    assert "There is no task 0000" in ended.err and "Copy the id" in ended.err
 
 
 def test_stale_after_and_output_uri_reach_the_run(

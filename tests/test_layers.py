@@ -20,8 +20,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 ORDER = (
     *("errors", "choice", "events", "results_csv", "files", "checkpoint", "eras", "times", "scan"),
     *("finding", "rules", "ledger", "payloads", "compare", "sinks", "figures", "exchange", "clearml_api"),
-    *("clearml_reader", "clearml_sink", "offline_sink", "engine", "agenda", "triggers", "library"),
-    *("metrics", "wording", "plan_text", "terminal", "console", "standings", "live_table", "news"),
+    *("clearml_reader", "adoption", "clearml_sink", "offline_sink", "engine", "agenda", "triggers"),
+    *("library", "metrics", "wording", "plan_text", "terminal", "console", "standings", "live_table", "news"),
     *("interruption", "options", "cli"),
 )
 # the one place of what is slow, large or has a say in how the code around it looks

@@ -268,6 +268,10 @@ class Api:
 
         return self._patiently(once)
 
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than until the process is to stop."""
+        self._stop.wait(seconds)
+
     def rows(self, endpoint: str, payload: Json, name: str) -> list[Json]:
         """Call, and give the reply's list ``name`` of objects with an id; raises as `call`."""
         rows = self.call(endpoint, payload).get(name)

@@ -67,7 +67,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         project_id = _text(task["project"]) if task.get("project") is not None else None
         name, status = _text(task["name"]), _text(task["status"])
         tags = tuple(_text(tag) for tag in task.get("tags") or ())
-        parameters = _parameters(task.get("hyperparams") or {})
+        parameters = parameters_of(task)
         outputs = (task.get("models") or {}).get("output") or ()
         links = {_text(link["model"]): _text(link["name"]) for link in outputs}
     except _ODD as cause:
@@ -94,19 +94,32 @@ def checked(api: Api, plan: Plan, root: Path, holds: Holds, same: Same = operato
     ``same`` is that of `compare.check`. Raises FileServerUnreachable where a file cannot be read for certain,
     and RunChanged.
     """
-    files = _BothSides(api, root)
+    files = BothSides(api, root)
     with ThreadPoolExecutor(_DOWNLOADS, "verify") as pool:
         for several in pool.map(lambda report: check(report, holds, files, same), plan.reports):
             yield from several
 
 
-def verify(api: Api, plan: Plan, root: Path, task_id: str) -> Verdict:
+def verify(api: Api, plan: Plan, root: Path, task_id: str, same: Same = operator.eq) -> Verdict:
     """Read a task back and hold it against the plan of the run at ``root``; raises as both do."""
     holds = read(api, task_id, titles_of(plan))
     if holds is None:
         return no_task(task_id)
     url = api.task_url(holds.project_id, task_id) if holds.project_id is not None else None
-    return verdict(plan, holds, url, checked(api, plan, root, holds))
+    return verdict(plan, holds, url, checked(api, plan, root, holds, same))
+
+
+def project_named(api: Api, name: str) -> Json | None:
+    """Find a project by its exact name."""
+    query = {"name": f"^{escaped(name)}$", "search_hidden": True}
+    fields = ["id", "name", "default_output_destination"]
+    found = api.rows("projects.get_all_ex", query | {"only_fields": fields}, "projects")
+    return next((project for project in found if project.get("name") == name), None)
+
+
+def escaped(name: str) -> str:
+    """Escape for the server's regular expressions, as `re.escape` does but without touching blanks."""
+    return "".join(f"\\{c}" if c in r".^$*+?{}[]\|()-" else c for c in name)
 
 
 def titles_of(plan: Plan) -> set[str]:
@@ -115,17 +128,19 @@ def titles_of(plan: Plan) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _BothSides:
+class BothSides:
     """The files of a run and those that ClearML stores."""
 
     _api: Api
     _root: Path
 
     def here(self, stamp: FileStamp) -> Content:
+        """Read a file of the run; raises RunChanged."""
         with open_stamped(self._root, stamp) as file:
             return content_of(iter(lambda: file.read(_PIECE), b""), stamp.size)
 
     def there(self, url: str, most: int) -> Content | None:
+        """Read what is stored at an address, up to ``most`` bytes; raises FileServerUnreachable."""
         return self._api.fetch(url, most)
 
 
@@ -257,9 +272,9 @@ class _Reader:
             raise answers_oddly(self._api.host, "models.get_all") from cause
 
 
-def _parameters(sections: Mapping[str, Any]) -> dict[tuple[str, str], Parameter]:
-    """Read parameters by the names they state: as keys, the server escapes them."""
-    items = [item for section in sections.values() for item in section.values()]
+def parameters_of(task: Json) -> dict[tuple[str, str], Parameter]:
+    """Read a task's parameters by the section and name they state: as keys, the server escapes them."""
+    items = [item for section in (task.get("hyperparams") or {}).values() for item in section.values()]
     return {
         (_text(item["section"]), _text(item["name"])): Parameter(
             _text(item.get("value") or ""), _text(item.get("type") or "") or None

@@ -1,30 +1,35 @@
 """Reports to a ClearML task: find it or make it, send in order, look at every reply.
 
-    look up by id, by run key --> make, look again --> start --> parameters --> files --> events
-                                                        --> model --> completed or stopped
+    look up by id, by run key, by what it holds --> make, look again --> start --> parameters --> files
+                                                        --> events --> model --> completed or stopped
 
 A run's own key travels inside ``tasks.create``, so a lost reply, a lost ledger or another machine finds
 the same task again. Event ids, file names and the model's address follow from the run alone, so whatever
-is sent twice is stored once.
+is sent twice is stored once. A task that somebody else has told, such as the live callback, is marked with
+that key, and is sent only what it lacks.
 """
 
 from __future__ import annotations
 
 import io
+import operator
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from . import clearml_reader, payloads
+from . import adoption, clearml_reader, payloads
+from .adoption import RUNTIME_KEY, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
+from .clearml_reader import project_named
 from .compare import Verdict, no_task
 from .errors import ServerRefused, TaskOffLimits, YoloClearmlError
 from .events import (
+    STATUS,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -42,9 +47,8 @@ from .events import (
 from .figures import draw_results, picture_size
 from .files import open_stamped
 from .payloads import Json
-from .sinks import Delivery, Sent, Step, acknowledged, file_size
+from .sinks import Acknowledged, Delivery, Noted, Sent, Step, acknowledged, file_size
 
-RUNTIME_KEY = "yolo_clearml"  # a plain key: the server's lookup understands no other
 _REASON = "yolo-clearml"  # how the reasons of our own status changes begin
 _WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a silent task
 _MOST_EVENTS = 5000  # in a request; the index is refreshed for each, so few large ones are faster
@@ -53,6 +57,9 @@ _EVENT_BYTES = 320  # of an event without its names, with room to spare
 _UPLOADS = 4  # files at a time
 _TAKEN_OVER = 3  # times that another uploader may end the task under our hands
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
+_FIELDS += ["system_tags", "hyperparams.properties"]
+_CLOSED = ("failed", "closed")  # takes events, but is not started again
+_PUBLISHED = ("publishing", "published")
 
 _File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel"
 
@@ -77,19 +84,32 @@ class ClearmlSink:
             return api.workspace
 
     @contextmanager
-    def open(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Iterator[Delivery]:
+    def open(
+        self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
+    ) -> Iterator[Delivery]:
         """Find the task, else make it; raises TaskOffLimits where a person has closed it to writers."""
         key = plan.key + copy
+        notes: tuple[str, ...] = ()
         with self._logged_in() as api:
-            task = _known(api, task_id, key) or _by_key(api, key)
+            if given is None:
+                task, notes = self._find(api, plan, task_id, copy)
+            else:
+                task = _given(api, given, plan.key)
             fresh = task is None or task["id"] != task_id or task["status"] == "created"
             if task is None:
                 task = self._make(api, plan, key)
-            _require_writable(task)
-            if _key_of(task) != key:
-                # a person reset the task: that wipes the key it is found by
-                api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
-            yield _TaskDelivery(api, plan, root, task, fresh, self._destination(api, task))
+            untold = given is None and not notes  # by nobody but us
+            others = mark_of(task) is not None or (key_of(task) is None and not untold)
+            if not others:
+                _require_writable(task, stopped=given is not None)
+                if key_of(task) is None:
+                    # a person reset the task: that wipes the key it is found by
+                    api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
+            elif given is not None:
+                _mark(api, task, key)  # at once: nothing else tells the next call that a person chose it
+            where = self._destination(api, task)
+            asked_for = given is not None
+            yield _TaskDelivery(api, plan, root, task, fresh, where, key, notes, others, asked_for)
 
     def verify(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Verdict:
         """Read the task of a plan back, every value and every byte, and compare; nothing is changed.
@@ -98,11 +118,23 @@ class ClearmlSink:
         certain: what was not read is neither verified nor different.
         """
         with self._logged_in() as api:
-            key = plan.key + copy
-            task = _known(api, task_id, key) or _by_key(api, key)
+            task, _ = self._find(api, plan, task_id, copy)
             if task is None:
                 return no_task(task_id)
-            return clearml_reader.verify(api, plan, root, str(task["id"]))
+            ours = mark_of(task) is None and key_of(task) is not None
+            same = operator.eq if ours else adoption.Measure.of(plan).same
+            return clearml_reader.verify(api, plan, root, str(task["id"]), same)
+
+    def _find(
+        self, api: Api, plan: Plan, task_id: str | None, copy: str
+    ) -> tuple[Json | None, tuple[str, ...]]:
+        """Find the task of a run, made by us or told by the live callback, and what to say about it."""
+        key = plan.key + copy
+        task = _known(api, task_id, plan.key) or _by_key(api, key)
+        if task is not None or copy:  # a copy was asked for with --new, whatever there is
+            return task, ()
+        found = adoption.search(api, plan, key)
+        return _by_id(api, found.task_id) if found.task_id is not None else None, found.notes
 
     @contextmanager
     def _logged_in(self) -> Iterator[Api]:
@@ -156,23 +188,56 @@ def _by_id(api: Api, task_id: str) -> Json | None:
 def _known(api: Api, task_id: str | None, key: str) -> Json | None:
     """Give the task a ledger names, if it is this run's: a ledger lies in a directory nobody vouches for."""
     task = _by_id(api, task_id) if task_id else None
-    if task is None or _key_of(task) == key:
+    if task is None or _is_of(task, key):
         return task
     # a reset wipes the key, and nothing is lost by writing to a task that holds nothing
-    return task if _key_of(task) is None and task["status"] == "created" else None
+    return task if key_of(task) is None and task["status"] == "created" else None
 
 
-def _key_of(task: Json) -> str | None:
-    runtime = task.get("runtime")
-    key = runtime.get(RUNTIME_KEY) if isinstance(runtime, dict) else None
-    return key if isinstance(key, str) else None
+def _is_of(task: Json, key: str) -> bool:
+    """Tell whether a task is of the run with this key, be it another copy of it."""
+    return (key_of(task) or "").startswith(key)
+
+
+def _given(api: Api, task_id: str, key: str) -> Json:
+    """Give the task a person asks for; raises TaskOffLimits where it is of another run, or cannot change."""
+    try:
+        task = _by_id(api, task_id)
+    except RefusedRequest:
+        task = None  # an id of another shape
+    if task is None:
+        raise TaskOffLimits(
+            f"There is no task {task_id} in ClearML.",
+            "Copy the id from the task's page in ClearML, and check that it is on this server.",
+        )
+    if key_of(task) is not None and not _is_of(task, key):
+        raise TaskOffLimits(
+            f"The task {task_id} holds another run, so it is left as it is.",
+            "Give the id of this run's own task, or none.",
+        )
+    if task["status"] in _PUBLISHED or is_archived(task):
+        _require_writable(task)
+    return task
+
+
+def _mark(api: Api, task: Json, key: str) -> None:
+    """Write a run's key to a task that somebody else has told, so that any later upload knows it.
+
+    The property says that another has told it, and survives a reset; by the runtime it is found.
+    """
+    if mark_of(task) is None:
+        item = {"section": payloads.PROPERTIES, "name": RUNTIME_KEY, "value": key, "type": "str"}
+        payload = {"task": task["id"], "hyperparams": [item], "replace_hyperparams": "none"}
+        api.call("tasks.edit_hyper_params", payload)
+    if (task.get("runtime") or {}).get(RUNTIME_KEY) is None:
+        api.call("tasks.edit_runtime", {"task": task["id"], "runtime": {RUNTIME_KEY: key}, "force": True})
 
 
 def _by_key(api: Api, key: str) -> Json | None:
     """Find the oldest task of this key; a server that ignores the filter gives tasks of other keys."""
     query = {f"runtime.{RUNTIME_KEY}": key, "only_fields": _FIELDS, "search_hidden": True}
     page = {"order_by": ["created"], "page": 0, "page_size": 100}
-    ours = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if _key_of(task) == key]
+    ours = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if key_of(task) == key]
     return min(ours, key=lambda task: (str(task.get("created")), task["id"]), default=None)
 
 
@@ -180,10 +245,7 @@ def _project(api: Api, name: str) -> tuple[str, str | None]:
     """Find or make a project; gives its id and the default destination of its models, if it has one."""
 
     def find() -> tuple[str, str | None] | None:
-        query = {"name": f"^{_escaped(name)}$", "search_hidden": True}
-        fields = ["id", "name", "default_output_destination"]
-        found = api.rows("projects.get_all_ex", query | {"only_fields": fields}, "projects")
-        match = next((project for project in found if project.get("name") == name), None)
+        match = project_named(api, name)
         return (match["id"], match.get("default_output_destination")) if match else None
 
     there = find()
@@ -198,22 +260,25 @@ def _project(api: Api, name: str) -> tuple[str, str | None]:
     return there
 
 
-def _escaped(name: str) -> str:
-    """Escape for the server's regular expressions, as `re.escape` does but without touching blanks."""
-    return "".join(f"\\{c}" if c in r".^$*+?{}[]\|()-" else c for c in name)
+def _require_writable(task: Json, stopped: bool = False) -> None:
+    """Leave alone what a person published, archived, aborted, closed or marked failed.
 
-
-def _require_writable(task: Json) -> None:
-    """Leave alone what a person published, aborted, closed or marked failed."""
+    With ``stopped``, a task may be aborted: that was done before it was ours to complete, or is overruled.
+    """
     status, reason = task["status"], str(task.get("status_reason") or "")
-    ours = reason.startswith(_REASON) or _WATCHDOG in reason
-    if status in ("created", "queued", "in_progress", "completed") or (status == "stopped" and ours):
+    stopped = stopped or reason.startswith(_REASON) or _WATCHDOG in reason
+    open_still = status in ("created", "queued", "in_progress", "completed") or (
+        status == "stopped" and stopped
+    )
+    if open_still and not is_archived(task):
         return
     word = {"stopped": "aborted", "publishing": "published"}.get(status, status)
-    raise TaskOffLimits(
-        f"The task {task['id']} was {word} in ClearML, so it is left as it is.",
-        "To report the run all the same, make another task with --new.",
-    )
+    hint = "To report the run all the same, make another task with --new"
+    if is_archived(task):
+        word, hint = "archived", f"Restore it in ClearML. {hint}"
+    elif status in _CLOSED:
+        hint = f"Reset it in ClearML, where nothing in it is to be kept. {hint}"
+    raise TaskOffLimits(f"The task {task['id']} was {word} in ClearML, so it is left as it is.", f"{hint}.")
 
 
 @dataclass(slots=True)
@@ -226,6 +291,10 @@ class _TaskDelivery:
     _task: Json
     fresh: bool
     _destination: str
+    _key: str  # that the task is marked with
+    _notes: Sequence[str]
+    others: bool  # told by somebody else: it is sent only what it lacks
+    asked_for: bool  # by a person, with its id
 
     @property
     def task_id(self) -> str:
@@ -239,10 +308,16 @@ class _TaskDelivery:
     def _folder(self) -> str:
         return payloads.task_folder(*self._plan.folder, self.task_id)
 
-    def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
+    def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send reports in order, the events of many in one request."""
-        self._start()
-        if not reports:
+        yield from map(Noted, self._notes)
+        whole = {report.key: report for report in reports}
+        if self.others and reports:
+            reports = yield from self._lacking(reports, over)
+        else:
+            _require_writable(self._task, stopped=self.asked_for)
+            self._start()
+        if not whole:
             self._api.call("tasks.ping", {"task": self.task_id})  # or the server takes it for dead
         for batch in _batches(reports):
             for tries_left in range(_TAKEN_OVER, -1, -1):
@@ -253,7 +328,54 @@ class _TaskDelivery:
                     if not tries_left or not self._was_closed():
                         raise
                     self._start()  # another uploader of the same run has ended the task meanwhile
-            yield acknowledged(batch)
+            yield replace(acknowledged(batch), reports=tuple(whole[report.key] for report in batch))
+
+    def _lacking(
+        self, reports: Sequence[Report], over: Collection[str]
+    ) -> Generator[Step, None, Sequence[Report]]:
+        """Give what the task lacks of ``reports``, and open it for that; what it holds is acknowledged.
+
+        A task that lacks nothing keeps its status, and a published one is not touched at all. What a person
+        has closed is not opened again: it takes what its status allows, else this raises TaskOffLimits. One
+        in progress is ended by who tells it: were it ended by us, ClearML's SDK would kill that training.
+        """
+        holds = clearml_reader.read(self._api, self.task_id, clearml_reader.titles_of(self._plan))
+        if holds is None:
+            raise self._deleted()
+        found = adoption.compared(self._api, self._plan, self._root, holds, reports)
+        lacking = [
+            each.report if each.report.key in over else replace(each.report, events=each.lacking)
+            for each in found
+            if each.lacking or each.report.key in over
+        ]
+        status = self._task["status"]
+        theirs = status == "in_progress" and not str(self._task.get("status_reason") or "").startswith(
+            _REASON
+        )
+        if theirs:
+            lacking = [report for report in lacking if report.key != STATUS]
+            if any(report.events != (Status(RunState.LIVE),) for report in reports if report.key == STATUS):
+                yield Noted(f"The task {self.task_id} stays in progress: the training that tells it ends it.")
+        opens = any(not isinstance(report.events[0], Properties) for report in lacking)
+        if status in _PUBLISHED and not opens:
+            lacking = []
+        elif status in _CLOSED and all(_takes_closed(report) for report in lacking):
+            lacking = [report for report in lacking if not isinstance(report.events[0], Status)]
+        elif opens:
+            # it was aborted before anybody knew that we would complete it, or is now by a person's wish
+            _require_writable(self._task, stopped=self.asked_for or mark_of(self._task) is None)
+            self._start()
+            ends = not theirs and all(report.key != STATUS for report in lacking)
+            lacking += [report for report in reports if report.key == STATUS and ends]
+        if status not in _PUBLISHED:
+            _mark(self._api, self._task, self._key)
+        sent = {report.key for report in lacking}
+        there = [each for each in found if each.report.key not in sent]
+        if there:
+            yield Acknowledged(tuple(each.report for each in there), 0, 0, 0)
+        left = [each for each in found if each.report.key not in over]
+        yield from map(Noted, adoption.sentences([d for each in left for d in each.contradictions]))
+        return lacking
 
     def _send(self, batch: Sequence[Report]) -> Iterator[Step]:
         match batch[0].events[0]:
@@ -280,13 +402,16 @@ class _TaskDelivery:
         """Look at the task anew: whether it is not in progress; raises TaskOffLimits as `open` does."""
         task = _by_id(self._api, self.task_id)
         if task is None:
-            raise TaskOffLimits(
-                f"The task {self.task_id} was deleted in ClearML while it was reported to.",
-                "To report the run all the same, run the same command again.",
-            )
+            raise self._deleted()
         _require_writable(task)
         self._task = task
         return bool(task["status"] != "in_progress")
+
+    def _deleted(self) -> TaskOffLimits:
+        return TaskOffLimits(
+            f"The task {self.task_id} was deleted in ClearML while it was reported to.",
+            "To report the run all the same, run the same command again.",
+        )
 
     def _change(self, endpoint: str, payload: Json) -> None:
         reply = self._api.call(endpoint, {"task": self.task_id, **payload})
@@ -300,7 +425,8 @@ class _TaskDelivery:
     def _send_parameters(self, batch: Sequence[Report]) -> None:
         for event in (event for report in batch for event in report.events):
             if isinstance(event, (Hyperparameters, Properties)):
-                replaced = "section" if isinstance(event, Hyperparameters) else "none"
+                whole = isinstance(event, Hyperparameters) and not self.others
+                replaced = "section" if whole else "none"
                 payload = {"hyperparams": payloads.parameters(event), "replace_hyperparams": replaced}
                 self._change("tasks.edit_hyper_params", {**payload, "force": True})
 
@@ -318,18 +444,18 @@ class _TaskDelivery:
             case SingleValue():
                 return payloads.single_value(self.task_id, event)
             case Image():
-                key = self._key(event)
+                key = self._file_key(event)
                 url = payloads.url_of(self._api.files_host, key)
                 return payloads.debug_image(self.task_id, event, key, url)
             case Plot() | DrawnPlot():
-                key = self._key(event)
+                key = self._file_key(event)
                 url = payloads.url_of(self._api.files_host, key)
                 title, iteration, at = event.title, event.iteration, event.at
                 return payloads.image_plot(self.task_id, title, iteration, at, url, sizes[key])
             case _:
                 raise AssertionError(f"{event} is not sent as an event")
 
-    def _key(self, event: _File) -> str:
+    def _file_key(self, event: _File) -> str:
         match event:
             case Image():
                 return payloads.image_key(self._folder, event)
@@ -346,7 +472,7 @@ class _TaskDelivery:
         moved: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
         def upload(event: _File) -> None:
-            key = self._key(event)
+            key = self._file_key(event)
             base = self._destination if isinstance(event, OutputModel) else self._api.files_host
             with self._content(event) as file:
                 if isinstance(event, (Plot, DrawnPlot)):
@@ -386,7 +512,7 @@ class _TaskDelivery:
     def _send_model(self, event: OutputModel) -> Iterator[Step]:
         """Upload the weights, then register them; a model of the same address is the same model."""
         yield from self._upload([event])
-        uri = payloads.url_of(self._destination, self._key(event))
+        uri = payloads.url_of(self._destination, self._file_key(event))
         model_id = self._model_at(uri)
         if model_id is None:
             project = str(self._task["project"])
@@ -451,6 +577,11 @@ def _kind(report: Report) -> str:
             return "status"
         case _:
             return "files" if any(file_size(event) is not None for event in report.events) else "numbers"
+
+
+def _takes_closed(report: Report) -> bool:
+    """Tell whether a task that cannot be started again takes a report; it keeps its status."""
+    return _kind(report) in ("numbers", "files", "status") or isinstance(report.events[0], Properties)
 
 
 def _names(event: Event) -> int:

@@ -52,6 +52,7 @@ from .options import (
     StaleAfter,
     States,
     Tags,
+    TaskId,
     Timeout,
     Verbose,
     Verify,
@@ -107,6 +108,7 @@ def upload(
     force: Force = False,
     new: New = False,
     verify: Verify = False,
+    task_id: TaskId = None,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
     include: Include = None,
@@ -121,6 +123,7 @@ def upload(
     with _command(quiet, verbose) as interruption:
         require(not (dry_run and offline), "--dry-run and --offline cannot be had together.")
         require(not (dry_run and verify), "--dry-run and --verify cannot be had together.")
+        require(not (dry_run and task_id), "--dry-run and --task-id cannot be had together.")
         options = Options(
             project=project,
             name=name,
@@ -130,13 +133,15 @@ def upload(
             offline=offline,
             force=force,
             new=new,
+            task_id=task_id,
             verify=verify,
             jobs=jobs,
             stale_after=stale_after,
             timeout=timeout,
         )
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
-        found = _found(paths, choice, name is not None, interruption.stop)
+        alone = "--name" if name is not None else "--task-id" if task_id is not None else None
+        found = _found(paths, choice, alone, interruption.stop)
         recording = RecordingSink() if dry_run else None
         if recording is not None:
             console: Console = Plans(recording, as_json, quiet, verbose)
@@ -210,7 +215,7 @@ def status(
     """Say of each run what is on disk and what ClearML has, a line each; no network."""
     with _command(quiet, verbose) as interruption:
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
-        found = _found(paths, choice, False, interruption.stop)
+        found = _found(paths, choice, None, interruption.stop)
         standings = chosen(
             library.status(found, Options(stale_after=stale_after)),
             state or (list(StateName) if verbose and not pending else ()),
@@ -246,7 +251,7 @@ def verify_runs(
     with _command(quiet, verbose) as interruption:
         options = Options(jobs=jobs, stale_after=stale_after, timeout=timeout)
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
-        found = _found(paths, choice, False, interruption.stop)
+        found = _found(paths, choice, None, interruption.stop)
         console = choose(as_json, quiet, verbose, len(found), "verified", "", frozenset(paths))
         with console:
             shown = _show(console, library.verify(found, options, interruption.stop), interruption, None)
@@ -320,8 +325,8 @@ def _end(shown: _Shown, interruption: Interruption) -> NoReturn:
     raise typer.Exit(interruption.status or _status(list(shown.failed.values())) or differing)
 
 
-def _found(paths: list[Path], choice: Choice, alone: bool, stop: threading.Event) -> list[Found]:
-    """Look for runs; raises UsageError where there is none, or several for a name that is for one."""
+def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading.Event) -> list[Found]:
+    """Look for runs; raises UsageError where there is none, or several for an option that is for one."""
     found: list[Found] = []
     for item in find_runs(paths, choice):
         found.append(item)
@@ -338,8 +343,8 @@ def _found(paths: list[Path], choice: Choice, alone: bool, stop: threading.Event
         )
     require(
         not alone or len(runs) == 1,
-        f"--name is for one run, and there are {len(runs)}.",
-        "Give the directory of that run alone, or leave --name out.",
+        f"{alone} is for one run, and there are {len(runs)}.",
+        f"Give the directory of that run alone, or leave {alone} out.",
     )
     return found
 

@@ -41,6 +41,7 @@ from .events import (
 from .files import PNG
 from .payloads import PLOT_VARIANT, PROPERTIES
 
+DEAD_LINK = "a dead link"  # what a difference says of an address where nothing is
 _ENDS = 8  # bytes; the signatures at both ends of a PNG have as many
 _LARGEST_FIGURE = 64 * 2**20  # bytes; a drawn figure has less than 2 MiB
 _LONGEST_TEXT = 80  # characters of a value in a sentence
@@ -350,13 +351,12 @@ def _figure(where: _Where, urls: tuple[str, ...] | None, files: Files) -> _Resul
 
 def _stored(content: Content | None, what: str) -> str:
     if content is None:
-        return "a dead link"
+        return DEAD_LINK
     return f"{what} of {'' if content.sha256 else 'at least '}{content.size:,} bytes"
 
 
 def _model(here: OutputModel, holds: Holds, files: Files) -> Iterator[_Result]:
-    """Compare the model the task shows under the file's name, else one that is called as ours."""
-    there = _recognised(here, holds)
+    there = recognised(here, holds)
     yield _file((Kind.MODEL, here.name, None, None), here.file, (there.uri,) if there else None, files)
     if there is None:
         return
@@ -377,7 +377,8 @@ def _model(here: OutputModel, holds: Holds, files: Files) -> Iterator[_Result]:
         )
 
 
-def _recognised(model: OutputModel, holds: Holds) -> HeldModel | None:
+def recognised(model: OutputModel, holds: Holds) -> HeldModel | None:
+    """Find the model the task shows under the file's name, else one that is called as ours."""
     stem = PurePosixPath(model.file.name).stem
     shown = [held for held in holds.models if held.link == stem]
     called = [held for held in holds.models if held.name == model.name]
@@ -391,7 +392,7 @@ def extra(plan: Plan, holds: Holds) -> tuple[Extra, ...]:
     single = {e.name for e in events if isinstance(e, SingleValue)}
     images = {(e.title, e.series, e.iteration) for e in events if isinstance(e, Image)}
     plots = {(e.title, PLOT_VARIANT, e.iteration) for e in events if isinstance(e, (Plot, DrawnPlot))}
-    models = [_recognised(e, holds) for e in events if isinstance(e, OutputModel)]
+    models = [recognised(e, holds) for e in events if isinstance(e, OutputModel)]
     parameters = {
         (event.section if isinstance(event, Hyperparameters) else PROPERTIES, name)
         for event in events

@@ -26,7 +26,7 @@ from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
 from .rules import Wishes, fitness_by_epoch, main_metric, plan
 from .scan import NotARun, Run, listing, scan
-from .sinks import Acknowledged, Prover, Sent, Sink, acknowledged, file_size
+from .sinks import Acknowledged, Noted, Prover, Sent, Sink, acknowledged, file_size
 
 _CURVE = 16  # values; as many characters of a line
 
@@ -213,6 +213,7 @@ class Work:
     force: bool = False  # send everything again, into the same task
     new: bool = False  # make a new task
     aim: Aim = Aim.DELIVER
+    task_id: str | None = None  # complete this task, whoever made it
     now: Callable[[], float] = time.time  # seconds since the epoch
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
 
@@ -310,7 +311,8 @@ def _settled(path: Path, work: Work) -> UpToDate | tuple[str, Ledger]:
     ledger = work.ledgers.load(path)
     proven = ledger.verified == settled
     enough = work.aim is Aim.DELIVER or (work.aim is Aim.DELIVER_AND_VERIFY and proven)
-    if ledger.settled == settled and enough and not (work.force or work.new):
+    chosen = work.task_id in (None, ledger.task)
+    if ledger.settled == settled and enough and chosen and not (work.force or work.new):
         return UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url, verified=proven)
     return settled, ledger
 
@@ -325,6 +327,7 @@ class _SoFar:
     events: int = 0  # acknowledged in this visit
     files: int = 0
     size: int = 0  # bytes of files
+    notes: tuple[str, ...] = ()  # that came up while it was delivered
 
 
 def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
@@ -391,7 +394,7 @@ def _look(path: Path, work: Work, so_far: _SoFar) -> _Looked | UpToDate | Skippe
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)
     planned = plan(run, work.wishes)
-    if not work.new:
+    if not work.new and work.task_id is None:
         planned = _as_made(planned, ledger, work.wishes)
     so_far.facts = facts_of(run, planned, work.wishes)
     return _Looked(planned, settled, run.state is RunState.LIVE, run.again)
@@ -492,6 +495,8 @@ def _deliver(
 ) -> Generator[Outcome, None, Delivered | UpToDate]:
     # another training, in the same directory before this one, may have written the ledger there is
     ledger = held.ledger if held.ledger.run == planned.key else Ledger(run=planned.key)
+    if work.task_id not in (None, ledger.task):
+        ledger = Ledger(run=planned.key)
     pending = planned.reports if work.force or work.new else ledger.pending(planned)
     so_far.ledger, so_far.pending = ledger, acknowledged(pending).events
     if pending or alive or ledger.configured != work.server_hint:
@@ -503,32 +508,37 @@ def _deliver(
         if work.new:
             ledger = replace(ledger, task=None, url=None, sent={}, copy=uuid4().hex[:8])
             held.save(ledger)  # before the task is made: a crash must not cost a second one
-        with work.sink().open(planned, path, ledger.task, ledger.copy) as delivery:
+        with work.sink().open(planned, path, ledger.task, ledger.copy, work.task_id) as delivery:
             if delivery.fresh:
-                pending = planned.reports
+                ledger, pending = replace(ledger, sent={}), planned.reports
+            # what was sent before has changed on disk since, and so it goes over what ClearML holds
+            over = {report.key for report in pending} if work.force else set(ledger.sent)
             facts = so_far.facts.stored()
             known = replace(ledger, task=delivery.task_id, url=delivery.url, settled=None, facts=facts)
             so_far.ledger, so_far.pending = known, acknowledged(pending).events
             if pending:
                 # before the first event: a crash must cost neither a second task nor what --force asked for
-                ledger = known.forget(pending)
+                ledger = known.forget(pending, over)
                 held.save(ledger)
                 sizes = (file_size(event) or 0 for report in pending for event in report.events)
                 yield Started(path, so_far.facts, sum(sizes))
-            for step in delivery.deliver(pending):
+            for step in delivery.deliver(pending, over):
                 match step:
                     case Sent():
                         yield Progress(path, step.size)
                     case Acknowledged():
                         ledger = ledger.acknowledge(step.reports)
                         held.save(ledger)
-                        so_far.pending -= step.events
+                        so_far.pending -= acknowledged(step.reports).events
                         so_far.events += step.events
                         so_far.files += step.files
                         so_far.size += step.size
+                    case Noted():
+                        so_far.notes += (step.text,)
     if settled is not None and ledger.settled != settled:
         held.save(replace(ledger, settled=settled, facts=so_far.facts.stored()))
     if not pending:
         return UpToDate(path, so_far.facts, ledger.task, ledger.url)
     sent = (so_far.events, so_far.files, so_far.size)
-    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, planned.notes)
+    notes = (*planned.notes, *so_far.notes)
+    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, notes)

@@ -173,6 +173,7 @@ def _plain(value: object) -> object:
 
 
 STATUS = "status"  # key of the report that comes last and closes the task
+FINAL = "final"  # key of the report whose values are the nearest known to those of the last validation
 
 
 @dataclass(frozen=True, slots=True)

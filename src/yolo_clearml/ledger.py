@@ -24,7 +24,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -75,10 +75,14 @@ class Ledger:
             changed.add(STATUS)
         return tuple(report for report in plan.reports if report.key in changed)
 
-    def forget(self, reports: Sequence[Report]) -> Ledger:
-        """Note that these reports are about to be sent, so that what the server has of them is unknown."""
+    def forget(self, reports: Sequence[Report], over: Collection[str] = ()) -> Ledger:
+        """Note that these reports are about to be sent, so that what the server has of them is unknown.
+
+        Those with keys in ``over`` keep an empty digest: they are to go over whatever the server has.
+        """
         keys = {report.key for report in reports}
-        return replace(self, sent={key: digest for key, digest in self.sent.items() if key not in keys})
+        kept = {key: digest for key, digest in self.sent.items() if key not in keys}
+        return replace(self, sent={**kept, **dict.fromkeys(sorted(keys & set(over)), "")})
 
     def acknowledge(self, reports: Sequence[Report]) -> Ledger:
         """Note that the server has these reports."""

@@ -51,6 +51,7 @@ class Options:
     force: bool = False
     new: bool = False
     verify: bool = False
+    task_id: str | None = None  # for one run
     jobs: int = 4
     stale_after: float | None = None  # seconds
     timeout: float = 30.0  # seconds
@@ -60,6 +61,10 @@ class Options:
         self.wishes()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
         require(not (self.verify and self.offline), "--verify and --offline cannot be had together.")
+        for option, excluded in (("--new", self.new), ("--offline", self.offline is not None)):
+            both = excluded and self.task_id is not None
+            require(not both, f"--task-id and {option} cannot be had together.")
+        require(self.task_id is None or bool(self.task_id.strip()), "--task-id is empty.")
         require(1 <= self.jobs <= _MOST_JOBS, f"--jobs needs a number from 1 to {_MOST_JOBS}.")
         require_seconds("--timeout", self.timeout)
         require_seconds("--stale-after", self.stale_after)
@@ -200,4 +205,5 @@ def _work(options: Options, stop: threading.Event) -> Work:
         force=options.force,
         new=options.new,
         aim=Aim.DELIVER_AND_VERIFY if options.verify else Aim.DELIVER,
+        task_id=options.task_id.strip() if options.task_id is not None else None,
     )

@@ -36,7 +36,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +97,9 @@ class OfflineSink:
     server: str = "offline"
 
     @contextmanager
-    def open(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Iterator[Delivery]:
+    def open(
+        self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
+    ) -> Iterator[Delivery]:
         """Open an export; nothing is written yet, and what a ledger knows makes no difference to it."""
         yield _Session(self.folder.absolute(), self.output_uri, plan, root)
 
@@ -127,7 +129,7 @@ class _Session:
     def _name(self) -> str:
         return f"{_file_name(self._plan.name)}-{self._plan.key[:8]}"
 
-    def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
+    def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Write the session; all reports are acknowledged at once, when the whole zip has its final name.
 
         An older export of the same run is replaced. Raises ExportUnwritable, RunChanged, RunUnreadable.

@@ -69,6 +69,10 @@ Offline = Annotated[
 DryRun = Annotated[bool, _option("--dry-run", help="Print what would be sent; touch nothing.")]
 Force = Annotated[bool, _option("--force", help="Send everything again, into the same task.")]
 New = Annotated[bool, _option("--new", help="Make a new task, also where ClearML holds this run.")]
+TaskId = Annotated[
+    str | None,
+    _option("--task-id", metavar="ID", help="Report into this task, of one run; add only what it lacks."),
+]
 Jobs = Annotated[int, _option("-j", "--jobs", metavar="N", min=1, max=64, help="Runs at a time.")]
 StaleAfter = Annotated[
     float | None,

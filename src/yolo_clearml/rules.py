@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from .eras import YOLOV5, Era, PlotRule, Release, era_of
 from .events import (
+    FINAL,
     STATUS,
     DrawnPlot,
     Event,
@@ -407,7 +408,7 @@ def _final_values(run: Run, era: Era, draft: _Draft) -> None:
     fitness = recorded.get("fitness", _fitness(metrics, era))
     values = {**metrics, "fitness": fitness}
     sent = {name: value for name, value in values.items() if _storable(value)}
-    draft.report("final", *(SingleValue(name, value, run.times.ended) for name, value in sent.items()))
+    draft.report(FINAL, *(SingleValue(name, value, run.times.ended) for name, value in sent.items()))
     draft.missing += [
         f"the final {name}: {_why_not_storable(value)}" for name, value in values.items() if name not in sent
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,14 @@ class Acknowledged:
     size: int  # bytes of those files
 
 
-Step: TypeAlias = "Sent | Acknowledged"
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something a person should know of this delivery."""
+
+    text: str  # a sentence
+
+
+Step: TypeAlias = "Sent | Acknowledged | Noted"
 
 
 class Delivery(Protocol):
@@ -47,10 +54,12 @@ class Delivery(Protocol):
     def fresh(self) -> bool:
         """Not the task the ledger knows, or reset since: it holds nothing the ledger may count on."""
 
-    def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
+    def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send the reports in order; each is acknowledged once, after everything in it has arrived.
 
-        Without any, only let the server know that the training goes on.
+        Of a task that somebody else has told, what it holds already is not sent again, but for the reports
+        with keys in ``over``, which go over whatever is there. Without any reports, only let the server know
+        that the training goes on.
 
         Raises a YoloClearmlError at the first that cannot be sent; what was acknowledged before stays so.
         """
@@ -64,11 +73,12 @@ class Sink(Protocol):
         """Whose acknowledgements the ledger keeps; None: whatever the ledger says."""
 
     def open(
-        self, plan: Plan, root: Path, task_id: str | None, copy: str
+        self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
     ) -> AbstractContextManager[Delivery]:
         """Open the task of ``plan``, whose files lie below ``root``.
 
-        ``task_id`` is the task the ledger knows, ``copy`` what tells it from other tasks of the same run.
+        ``task_id`` is the task the ledger knows, ``copy`` what tells it from other tasks of the same run;
+        ``given`` is the task a person asks for, whoever made it.
         A task that does not exist is made, but nothing is reported to it yet.
         """
 
@@ -89,7 +99,9 @@ class RecordingSink:
     recorded: dict[Path, tuple[Plan, tuple[Report, ...]]] = field(default_factory=dict)
 
     @contextmanager
-    def open(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Iterator[Delivery]:
+    def open(
+        self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
+    ) -> Iterator[Delivery]:
         """Open a delivery that touches nothing."""
         yield _Recording(self, plan, root, task_id or "")
 
@@ -103,7 +115,7 @@ class _Recording:
     url: str | None = None
     fresh: bool = False
 
-    def deliver(self, reports: Sequence[Report]) -> Iterator[Step]:
+    def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         self._sink.recorded[self._root] = (self._plan, tuple(reports))
         yield acknowledged(reports)
 

@@ -1,0 +1,628 @@
+"""Tasks that somebody else has told are recognised and completed; what they hold is not sent twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeRun
+from double import ClearMLDouble, Status
+from double.events import IMAGE, PLOT, SCALAR
+from live import RENDERED, expected, tell, tell_by_sdk
+from test_verify import planned
+from uploading import end_state, fails, upload
+
+from yolo_clearml import adoption
+from yolo_clearml.clearml_sink import ClearmlSink
+from yolo_clearml.engine import Delivered, UpToDate
+from yolo_clearml.ledger import LEDGER_NAME
+
+DETECT = "v8.4.190-detect"
+LIVE = f"{DETECT}.expected"
+BOX = ("train", "train/box_loss", 2)
+# told live by rules that can be compared with; of 8.0.100 and 8.0.220 they cannot
+TOLD = [
+    *("v8.1.0-segment", "v8.3.100-detect", "v8.4.190-classify", DETECT, "v8.4.190-detect-killed"),
+    *("v8.4.190-detect-nan", "v8.4.190-detect-noplots", "v8.4.190-segment", "yolov5-7.0.14-detect"),
+]
+
+
+def delivered(run: Path, **options: Any) -> Delivered:
+    (outcome,) = upload([run], **options)
+    assert isinstance(outcome, Delivered), fails([outcome])
+    return outcome
+
+
+def notes(outcome: Delivered) -> str:
+    return " ".join(outcome.notes)
+
+
+def places(server: ClearMLDouble, task: str) -> Counter[Any]:
+    scalars, plots = list(server.scalars(task)), list(server.plots(task))
+    return Counter([*scalars, *plots, *(key[:3] for key in server.images(task))])
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_every_live_task_is_completed_and_has_no_twin(
+    server: ClearMLDouble, make_run: MakeRun, name: str
+) -> None:
+    """Told live, then uploaded: one task, nothing twice, nothing overwritten, and a second time nothing."""
+    run = make_run(name)
+    live = tell(server, expected(f"{name}.expected"), run, end="stopped" if "killed" in name else "completed")
+    values = {key: event["value"] for key, event in server.scalars(live).items()}
+    single = {key: event["value"] for key, event in server.single_values(live).items()}
+    models, before = len(server.models), places(server, live)
+    outcome = delivered(run)
+    assert (live, [live]) == (outcome.task_id, list(server.tasks))
+    assert live in notes(outcome) and "holds this run already" in notes(outcome)
+    assert "--force" not in notes(outcome)
+    assert values.items() <= {k: e["value"] for k, e in server.scalars(live).items()}.items()
+    assert single.items() <= {k: e["value"] for k, e in server.single_values(live).items()}.items()
+    assert {k: before.get(k, 1) for k in places(server, live)} == places(server, live)
+    assert max(models, 1 if (run / "weights" / "best.pt").exists() and "killed" not in name else 0) == len(
+        server.models
+    )
+    assert ("stopped" if "killed" in name else "completed") == server.tasks[live]["status"]
+    assert "trained_from" in server.tasks[live]["hyperparams"]["properties"]
+    count = len(server.requests)
+    assert isinstance(upload([run])[0], UpToDate)
+    assert count == len(server.requests)
+
+
+def test_what_live_told_is_not_sent_again(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """A whole live task gets user properties and the mark: no event, no file, and it is not reopened."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    received = server.events_received(live)
+    outcome = delivered(run)
+    assert (0, 0, 0) == (outcome.events, outcome.files, outcome.size)
+    assert received == server.events_received(live)
+    asked = {request.endpoint for request in server.requests}
+    assert not asked & {"tasks.create", "tasks.started", "tasks.completed", "events.add_batch"}
+    assert "" == server.tasks[live]["status_reason"]
+
+
+def test_what_live_forgot_is_added(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """A plot, an image, an epoch's value and the model; the task ends as completed again."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    told["output_model"] = []
+    live = tell(server, told, run)
+    server.forget_event(live, PLOT, ("results", "plot image", 0))
+    server.forget_event(live, IMAGE, ("Validation", "val_pred.jpg", 0))
+    server.forget_event(live, SCALAR, BOX)
+    outcome = delivered(run)
+    assert (3, 3) == (outcome.events, outcome.files)
+    (model,) = server.models.values()
+    assert (run / "weights" / "best.pt").read_bytes() == server.file_of(model["uri"])
+    assert BOX in server.scalars(live)
+    assert "completed" == server.tasks[live]["status"]
+    (source,) = json.loads(server.plots(live)["results", "plot image", 0]["plot_str"])["layout"]["images"]
+    assert (run / "results.png").read_bytes() == server.file_of(source["source"])
+
+
+def test_dead_links_are_filled(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The SDK registers what it failed to upload: a picture, a plot and a model that are not there."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    image = next(e["url"] for k, e in server.images(live).items() if k[1] == "val_pred.jpg")
+    plot = json.loads(server.plots(live)["results", "plot image", 0]["plot_str"])["layout"]["images"][0]
+    (model,) = server.models.values()
+    for url in (image, plot["source"], model["uri"]):
+        server.replace_file(url, None)
+    outcome = delivered(run)
+    assert (2, 3) == (outcome.events, outcome.files)
+
+
+def test_a_task_told_by_the_sdk_itself(server: ClearMLDouble, make_run: MakeRun, tmp_path: Path) -> None:
+    """The stock SDK's own objects, as the callback calls them: recognised, and nothing is sent twice."""
+    run = make_run(DETECT)
+    live = tell_by_sdk(server, LIVE, run, tmp_path)
+    received, files = server.events_received(live), dict(server.files)
+    outcome = delivered(run)
+    assert (live, [live]) == (outcome.task_id, list(server.tasks))
+    assert (0, 0) == (outcome.events, outcome.files), notes(outcome)
+    assert (received, files) == (server.events_received(live), server.files)
+
+
+def test_verify_finds_only_what_is_known_to_differ(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Pictures drawn anew, the clock of the callback, the exact final values; no curve, no parameter."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    delivered(run)
+    verdict = ClearmlSink(2.0).verify(planned(run), run, live, "")
+    assert live == verdict.task_id
+    kinds = {(d.kind.value, d.title if d.kind.value == "scalar" else "") for d in verdict.differences}
+    assert {("plot", ""), ("single value", ""), ("scalar", "Epoch Time"), ("model", "")} >= kinds
+
+
+def test_later_uploads_know_the_task_by_its_mark(
+    server: ClearMLDouble, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """Without the ledger, elsewhere, and renamed in ClearML: still the same task, and nothing is sent."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    delivered(run)
+    server.tasks[live]["name"] = "renamed"
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy" / LEDGER_NAME).unlink()
+    received = server.events_received(live)
+    assert live == delivered(tmp_path / "copy").task_id
+    assert [live] == list(server.tasks)
+    assert received == server.events_received(live)
+
+
+def test_new_makes_a_twin(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """--new: the live task is left as it is."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    before = server.snapshot()["tasks"]
+    outcome = delivered(run, new=True)
+    assert live != outcome.task_id
+    assert before.items() <= server.snapshot()["tasks"].items()
+    assert "holds this run" not in notes(outcome)
+
+
+def test_two_alike_are_named_and_neither_is_taken(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Which of two equal tasks is this run nobody can know."""
+    run = make_run(DETECT)
+    lives = [tell(server, expected(LIVE), run) for _ in range(2)]
+    outcome = delivered(run)
+    assert outcome.task_id not in lives
+    assert all(live in notes(outcome) for live in lives)
+    assert 3 == len(server.tasks)
+
+
+def test_too_many_alike_are_not_even_read(
+    server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where dozens have the hyperparameters of one run, none is taken, and that is said."""
+    monkeypatch.setattr(adoption, "_MOST_READ", 1)
+    run = make_run(DETECT)
+    lives = [tell(server, expected(LIVE), run) for _ in range(2)]
+    outcome = delivered(run)
+    assert "too many to be sure" in notes(outcome)
+    assert outcome.task_id not in lives
+    assert "events.get_task_events" not in {request.endpoint for request in server.requests}
+
+
+def one_parameter(told: dict[str, Any]) -> None:
+    told["hyperparams_General"]["epochs"]["value"] = "6"
+
+
+def one_type(told: dict[str, Any]) -> None:
+    told["hyperparams_General"]["epochs"]["type"] = "str"
+
+
+def one_value(told: dict[str, Any]) -> None:
+    next(point for point in told["scalars"] if tuple(point[:3]) == BOX)[3] += 0.0001
+
+
+def one_epoch_time(told: dict[str, Any]) -> None:
+    next(point for point in told["scalars"] if point[0] == "Epoch Time" and point[2] == 2)[3] += 1.5
+
+
+def no_values(told: dict[str, Any]) -> None:
+    told["scalars"] = []
+
+
+def another_size(told: dict[str, Any]) -> None:
+    next(single for single in told["single_values"] if single[0] == "model/parameters")[1] += 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [one_parameter, one_type, one_value, one_epoch_time, no_values, another_size],
+    ids=lambda c: c.__name__,
+)
+def test_where_only_some_facts_fit_none_is_taken(
+    server: ClearMLDouble, make_run: MakeRun, change: Any
+) -> None:
+    """One fact differs: never a guess; the candidate is named, with what to do."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    change(told)
+    live = tell(server, told, run)
+    before = server.snapshot()["tasks"]
+    outcome = delivered(run)
+    assert live != outcome.task_id
+    assert live in notes(outcome) and "--task-id" in notes(outcome)
+    assert 2 == len(server.tasks)
+    state = server.snapshot()["tasks"]
+    assert [before[key] for key in before] == [state[key] for key in before]
+
+
+def test_another_run_of_the_same_name_is_not_even_named(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Most runs are called train, in the project Ultralytics."""
+    run = make_run(DETECT)
+    tell(server, expected("v8.4.190-segment.expected"), make_run("v8.4.190-segment"))
+    outcome = delivered(run)
+    assert 2 == len(server.tasks)
+    assert () == outcome.notes
+
+
+@pytest.mark.parametrize("how", ["archived", "ours", "another type", "another project", "another name"])
+def test_tasks_that_cannot_be_meant_are_left_out(server: ClearMLDouble, make_run: MakeRun, how: str) -> None:
+    """Put away, of another run of ours, no training, or elsewhere."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    told["project"] = "Elsewhere" if how == "another project" else told["project"]
+    told["task_name"] = "TRAIN" if how == "another name" else told["task_name"]
+    live = tell(server, told, run)
+    if how == "archived":
+        server.ask("tasks.archive", tasks=[live])
+    elif how == "ours":
+        server.tasks[live]["runtime"] = {"yolo_clearml": "0" * 32}
+    elif how == "another type":
+        server.tasks[live]["type"] = "testing"
+    outcome = delivered(run)
+    assert live != outcome.task_id
+    assert () == outcome.notes
+
+
+def tell_resumed(server: ClearMLDouble, run: Path) -> tuple[str, str]:
+    parts = [expected(f"v8.4.190-detect-resumed.expected.part{part}") for part in (1, 2)]
+    return tell(server, parts[0], run, end="stopped"), tell(server, parts[1], run)
+
+
+def test_a_resumed_run_told_as_two_tasks(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The last one gets the epochs it lacks; the earlier one is left alone, and both are named."""
+    run = make_run("v8.4.190-detect-resumed")
+    first, last = tell_resumed(server, run)
+    before = json.dumps(server.tasks[first])
+    outcome = delivered(run)
+    assert last == outcome.task_id
+    assert first in notes(outcome) and last in notes(outcome)
+    assert before == json.dumps(server.tasks[first])
+    assert 2 == len(server.tasks)
+    losses = {i for _, series, i in server.scalars(last) if series == "train/box_loss"}
+    assert set(range(6)) == losses
+    assert "completed" == server.tasks[last]["status"]
+
+
+def test_two_parts_that_overlap_are_no_resume(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The same epochs in both: not what a resume leaves, so neither is taken."""
+    run = make_run("v8.4.190-detect-resumed")
+    first, last = tell_resumed(server, run)
+    told = expected("v8.4.190-detect-resumed.expected.part2")
+    for title, series, iteration, value, at in told["scalars"]:
+        event = {"metric": title, "variant": series, "iter": iteration, "timestamp": at}
+        server.ask("events.add", task=first, type=SCALAR, value=value, **event)
+    outcome = delivered(run)
+    assert outcome.task_id not in (first, last)
+    assert first in notes(outcome) and last in notes(outcome)
+
+
+# -- a value that contradicts -----------------------------------------------------------------------------
+
+
+def test_contradictions_are_reported_and_not_overwritten(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """--task-id: a value, a parameter and a picture differ; each is named, none is changed."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    one_value(told)
+    one_parameter(told)
+    live = tell(server, told, run)
+    image = next(e["url"] for k, e in server.images(live).items() if k[1] == "val_pred.jpg")
+    server.replace_file(image, b"another picture")
+    value = server.scalars(live)[BOX]["value"]
+    outcome = delivered(run, task_id=live)
+    assert [live] == list(server.tasks)
+    assert 3 == notes(outcome).count("--force overwrites it.")
+    for words in ("train/box_loss at iteration 2", "General / epochs", "val_pred.jpg"):
+        assert words in notes(outcome)
+    assert (value, b"another picture") == (server.scalars(live)[BOX]["value"], server.file_of(image))
+    assert "6" == server.tasks[live]["hyperparams"]["General"]["epochs"]["value"]
+    assert 0 == outcome.events
+
+
+def test_many_contradictions_are_counted(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The first are spelled out."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    for point in told["scalars"]:
+        point[3] += 2.0
+    outcome = delivered(run, task_id=tell(server, told, run))
+    assert 5 == notes(outcome).count("overwrites it.")
+    assert "more values" in notes(outcome)
+
+
+def test_force_overwrites(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """--force sends everything, into the same task, and keeps parameters that only it has."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    one_value(told)
+    told["hyperparams_General"]["more"] = {"type": "int", "value": "1"}
+    live = tell(server, told, run)
+    outcome = delivered(run, task_id=live, force=True)
+    assert "--force" not in notes(outcome)
+    right = next(p[3] for p in expected(LIVE)["scalars"] if tuple(p[:3]) == BOX)
+    assert right == server.scalars(live)[BOX]["value"]
+    assert "1" == server.tasks[live]["hyperparams"]["General"]["more"]["value"]
+    assert outcome.events > 80
+    assert RENDERED not in {server.file_of(u) for u in plot_urls(server, live)}
+
+
+def plot_urls(server: ClearMLDouble, task: str) -> list[str]:
+    layouts = [json.loads(event["plot_str"])["layout"] for event in server.plots(task).values()]
+    return [image["source"] for layout in layouts for image in layout["images"]]
+
+
+def test_what_changes_on_disk_later_is_sent(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """ClearML was brought in step; a picture that is drawn anew since is news and no contradiction."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    delivered(run)
+    shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
+    outcome = delivered(run)
+    assert (1, 1, ()) == (outcome.events, outcome.files, outcome.notes)
+    assert "completed" == server.tasks[live]["status"]
+
+
+def test_a_change_that_did_not_arrive_is_sent_by_the_next_call(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """The ledger keeps that it is news, though the call that was to send it came to nothing."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    delivered(run)
+    shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
+    server.fault("events.add_batch", Status(400))
+    assert 1 == len(fails(upload([run])))
+    outcome = delivered(run)
+    assert (1, 1, ()) == (outcome.events, outcome.files, outcome.notes)
+    urls = [event["url"] for key, event in server.images(live).items() if key[1] == "val_pred.jpg"]
+    assert (run / "val_batch0_pred.jpg").read_bytes() in map(server.file_of, urls)
+
+
+# -- --task-id --------------------------------------------------------------------------------------------
+
+
+def test_any_task_can_be_completed(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """One made by hand, of another name, is filled, and the ledger remembers it; so does its mark."""
+    run = make_run(DETECT)
+    project = server.ask("projects.create", name="Group", description="")["id"]
+    task = server.ask("tasks.create", name="by hand", project=project, type="training")["id"]
+    assert task == delivered(run, task_id=task).task_id
+    assert [task] == list(server.tasks)
+    assert ("completed", "by hand") == (server.tasks[task]["status"], server.tasks[task]["name"])
+    assert () == ClearmlSink(2.0).verify(planned(run), run, None, "").differences
+    assert isinstance(upload([run])[0], UpToDate)
+    assert isinstance(upload([run], task_id=task)[0], UpToDate)
+    (run / LEDGER_NAME).unlink()
+    assert task == delivered(run).task_id
+
+
+def test_a_given_task_is_remembered_whatever_happens_next(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The first call comes to nothing after the task was named; the next one goes on there."""
+    run = make_run(DETECT)
+    project = server.ask("projects.create", name="Group", description="")["id"]
+    task = server.ask("tasks.create", name="by hand", project=project, type="training")["id"]
+    server.ask("tasks.started", task=task)
+    server.fault("events.get_scalar_metrics_and_variants", Status(400))
+    assert 1 == len(fails(upload([run], task_id=task)))
+    assert task == delivered(run).task_id
+    assert [task] == list(server.tasks)
+
+
+def test_our_own_task_can_be_named(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The run's own, also one made with --new; it goes on being that."""
+    run = make_run("v8.4.190-detect-killed")
+    first = delivered(run).task_id
+    second = delivered(run, new=True).task_id
+    assert first == delivered(run, task_id=first).task_id
+    shutil.copy(run / "train_batch1.jpg", run / "train_batch0.jpg")
+    assert first == delivered(run).task_id
+    assert second == delivered(run, task_id=second).task_id
+    shutil.copy(run / "train_batch2.jpg", run / "train_batch0.jpg")
+    assert second == delivered(run).task_id
+    assert 2 == len(server.tasks)
+
+
+@pytest.mark.parametrize("task_id", ["0" * 32, "no id", "a.b*"])
+def test_a_task_that_is_not_there(server: ClearMLDouble, make_run: MakeRun, task_id: str) -> None:
+    """Said, with what to do; no other task is made."""
+    (sentence,) = fails(upload([make_run(DETECT)], task_id=task_id))
+    assert f"no task {task_id}" in sentence
+    assert {} == server.tasks
+
+
+def test_another_runs_task_is_refused(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """It carries another run's key, whether we made it or marked it."""
+    other = make_run("v8.4.190-segment")
+    made = delivered(other).task_id
+    marked = tell(server, expected("v8.3.100-detect.expected"), make_run("v8.3.100-detect"))
+    delivered(make_run("v8.3.100-detect", "copy"))
+    state = end_state(server)
+    for task in (made, marked):
+        (sentence,) = fails(upload([make_run(DETECT, f"run {task}")], task_id=task))
+        assert "another run" in sentence
+    assert state == end_state(server)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [("published", "published"), ("closed", "closed"), ("failed", "failed")]
+)
+def test_a_given_task_that_cannot_be_changed(
+    server: ClearMLDouble, make_run: MakeRun, status: str, word: str
+) -> None:
+    """What it lacks cannot be added, so that is said; nothing is changed but the mark."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    told["output_model"] = []
+    live = tell(server, told, run)
+    server.tasks[live]["status"] = status
+    received = server.events_received(live)
+    (sentence,) = fails(upload([run], task_id=live))
+    assert word in sentence and live in sentence
+    assert (status, received) == (server.tasks[live]["status"], server.events_received(live))
+    assert {} == server.models
+
+
+def test_a_given_task_that_was_aborted_is_opened(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Whoever names it knows; and so it is as ours, after."""
+    run = make_run(DETECT)
+    delivered(run)
+    (task,) = server.tasks
+    server.tasks[task].update(status="stopped", status_reason="Stopped by user")
+    shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
+    assert "aborted" in fails(upload([run]))[0]
+    assert 1 == delivered(run, task_id=task).events
+    assert "completed" == server.tasks[task]["status"]
+
+
+# -- every status -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "a plot", "the model"])
+@pytest.mark.parametrize("status", ["completed", "in_progress", "stopped", "failed", "closed", "published"])
+def test_a_live_task_in_every_status(
+    server: ClearMLDouble, make_run: MakeRun, status: str, lacks: str
+) -> None:
+    """What the server lets us change is completed; what it does not is said, and left as it is."""
+    run = make_run(DETECT)
+    told = expected(LIVE)
+    told["output_model"] = [] if lacks == "the model" else told["output_model"]
+    live = tell(server, told, run, end=None)
+    server.tasks[live].update(status=status, status_reason="by somebody")
+    if lacks == "a plot":
+        server.forget_event(live, PLOT, ("results", "plot image", 0))
+    state = server.snapshot()
+    (outcome,) = upload([run])
+    assert [live] == list(server.tasks)
+    shut = status in ("failed", "closed")
+    off_limits = lacks != "nothing" and (status == "published" or (shut and lacks == "the model"))
+    if off_limits:
+        assert status in fails([outcome])[0]
+        assert state == server.snapshot()
+    else:
+        assert isinstance(outcome, Delivered), fails([outcome])
+        assert lacks != "a plot" or ("results", "plot image", 0) in server.plots(live)
+        assert lacks != "the model" or 1 == len(server.models)
+        assert isinstance(upload([run])[0], UpToDate)
+    unchanged = shut or status in ("published", "in_progress")
+    assert (status if unchanged else "completed") == server.tasks[live]["status"]
+    if status == "published":
+        assert state == server.snapshot()
+
+
+def test_after_adoption_an_abort_is_respected(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """It is ours now, and so a person's decision about it holds."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run, end="stopped")
+    delivered(run)
+    server.tasks[live].update(status="stopped", status_reason="Stopped by user")
+    shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
+    assert "aborted" in fails(upload([run]))[0]
+
+
+def test_our_archived_task_is_left_as_it_is(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Put away by a person: that is said when there is something to report, and how to go on."""
+    run = make_run(DETECT)
+    task = delivered(run).task_id
+    server.ask("tasks.archive", tasks=[task])
+    assert isinstance(upload([run])[0], UpToDate)
+    shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
+    state = end_state(server)
+    assert "was archived in ClearML" in fails(upload([run]))[0]
+    assert state == end_state(server)
+    server.ask("tasks.unarchive", tasks=[task])
+    assert 1 == delivered(run).events
+
+
+def test_a_training_under_way_is_followed_in_its_own_task(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Its first values arrive while we look; its own process ends it, which would be killed else."""
+    run = make_run("v8.4.190-detect-killed")
+    now = (run / "weights" / "last.pt").stat().st_mtime + 5
+    told = expected("v8.4.190-detect-killed.expected")
+    scalars, told["scalars"] = told["scalars"], []
+    live = tell(server, told, run, end=None)
+
+    def flush(endpoint: str, count: int) -> None:
+        if endpoint == "events.get_task_single_value_metrics":
+            for title, series, iteration, value, at in scalars[:14]:
+                place = {"metric": title, "variant": series, "iter": iteration, "timestamp": at}
+                server.ask("events.add", task=live, type=SCALAR, value=value, **place)
+
+    server.after_request = flush
+    outcome = delivered(run, now=lambda: now)
+    assert (live, [live]) == (outcome.task_id, list(server.tasks))
+    assert 28 == outcome.events
+    outcome = delivered(run)  # it has died since
+    assert "stays in progress" in notes(outcome)
+    assert "in_progress" == server.tasks[live]["status"]
+    assert not {"tasks.stopped", "tasks.completed"} & {request.endpoint for request in server.requests}
+    assert isinstance(upload([run])[0], UpToDate)
+
+
+# -- the way there ----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_nobody_told_costs_one_request_more(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The look for a task that holds it already is one query, in a project that is there."""
+    server.ask("projects.create", name="Ultralytics", description="")
+    delivered(make_run("v8.4.190-detect-killed"))
+    endpoints = Counter(request.endpoint for request in server.requests)
+    # by key before and after it is made, by project and name, before it is ended
+    assert 4 == endpoints["tasks.get_all_ex"]
+    assert 2 == endpoints["projects.get_all_ex"]
+
+
+@pytest.mark.parametrize("ledger", ["kept", "lost"])
+@pytest.mark.parametrize("end", ["completed", "stopped", None])
+def test_killed_at_every_request_of_an_adoption(
+    monkeypatch: pytest.MonkeyPatch, server: ClearMLDouble, make_run: MakeRun, ledger: str, end: str | None
+) -> None:
+    """SIGKILL before each single request; run again, the task ends the same, and it is the only one."""
+    run = make_run(DETECT)
+
+    def prepare(double: ClearMLDouble) -> str:
+        told = expected(LIVE)
+        told["output_model"] = []
+        live = tell(double, told, run, end=end)
+        double.forget_event(live, PLOT, ("results", "plot image", 0))
+        double.forget_event(live, SCALAR, BOX)
+        return live
+
+    prepare(server)
+    delivered(run)
+    wanted, requests = end_state(server), len(server.requests)
+    (run / LEDGER_NAME).unlink()
+    for number in range(1, requests + 1):
+        with ClearMLDouble() as double:
+            prepare(double)
+            for name, value in double.environ.items():
+                monkeypatch.setenv(name, value)
+            victim: list[int] = []
+
+            def kill(endpoint: str, count: int, number: int = number, victim: list[int] = victim) -> None:
+                if count == number:
+                    os.kill(victim[0], signal.SIGKILL)
+
+            double.before_request = kill
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.read(read, 1)  # until the server knows whom to kill
+                try:
+                    upload([run])
+                finally:
+                    os._exit(99)
+            victim.append(child)
+            os.write(write, b"!")
+            assert signal.SIGKILL == os.waitpid(child, 0)[1], number
+            os.close(read)
+            os.close(write)
+            double.before_request = None
+            if ledger == "lost":
+                (run / LEDGER_NAME).unlink(missing_ok=True)
+            assert [] == fails(upload([run])), number
+            assert wanted == end_state(double), number
+            assert isinstance(upload([run])[0], UpToDate)
+            (run / LEDGER_NAME).unlink()
