@@ -19,7 +19,20 @@ from typing import TypeAlias
 
 from .clearml_api import Api
 from .clearml_reader import BothSides, escaped, parameters_of, project_named, read, titles_of
-from .compare import DEAD_LINK, Contradicts, Difference, Files, Finding, Holds, Present, check, recognised
+from .compare import (
+    DEAD_LINK,
+    NO_LABEL,
+    Contradicts,
+    Difference,
+    Files,
+    Finding,
+    Holds,
+    Kind,
+    Present,
+    Verdict,
+    check,
+    recognised,
+)
 from .errors import FileServerUnreachable
 from .events import (
     FINAL,
@@ -285,6 +298,7 @@ class Compared:
     report: Report
     lacking: tuple[Event, ...]  # what the task has nothing of
     contradictions: tuple[Difference, ...]  # what it has otherwise, and what is left so
+    unread: int  # files it lists by title, series and iteration, and that nobody could read back
 
 
 def compared(api: Api, plan: Plan, root: Path, holds: Holds, reports: Sequence[Report]) -> list[Compared]:
@@ -297,14 +311,16 @@ def compared(api: Api, plan: Plan, root: Path, holds: Holds, reports: Sequence[R
 def _compared(report: Report, holds: Holds, files: Files, measure: Measure) -> Compared:
     lacking: list[Event] = []
     contradictions: list[Difference] = []
+    unread = 0
     for event in report.events:
         try:
             missing, differences = _lacks(report, event, holds, files, measure)
         except FileServerUnreachable:
-            continue  # it is there by its title, series and iteration; its bytes nobody can tell
+            unread += 1  # to send it again would show it twice, should it be there
+            continue
         lacking += [missing] if missing is not None else []
         contradictions += differences
-    return Compared(report, tuple(lacking), tuple(contradictions))
+    return Compared(report, tuple(lacking), tuple(contradictions), unread)
 
 
 _Lack: TypeAlias = "tuple[Event | None, Sequence[Difference]]"
@@ -377,8 +393,40 @@ def _ended_right(state: RunState, status: str) -> bool:
             return status in ("stopped", "completed")
 
 
-def sentences(contradictions: Sequence[Difference]) -> Iterator[str]:
+def but_for_better(plan: Plan, verdict: Verdict) -> Verdict:
+    """Leave out of the differences what the live callback knew better than the disk, as adoption does."""
+    points = {(point.title, point.series, point.iteration): point for point in _points(plan)}
+    final = {e.name for r in plan.reports if r.key == FINAL for e in r.events if isinstance(e, SingleValue)}
+    measure = Measure.of(plan)
+
+    def better(difference: Difference) -> bool:
+        if difference.there in (None, DEAD_LINK):
+            return False
+        match difference.kind:
+            case Kind.PLOT:  # drawn anew by the callback
+                return True
+            case Kind.MODEL:  # the callback gives it no labels
+                return difference.there == NO_LABEL
+            case Kind.SINGLE_VALUE:
+                return difference.title in final
+            case Kind.SCALAR:
+                place = (difference.title, difference.series or "", difference.iteration or 0)
+                return place in points and measure.agrees(points[place], float(difference.there or "nan"))
+            case _:
+                return False
+
+    return replace(verdict, differences=tuple(d for d in verdict.differences if not better(d)))
+
+
+def sentences(compared: Sequence[Compared]) -> Iterator[str]:
     """Say what a task holds otherwise than the disk: the first few in words, the others counted."""
+    contradictions = [difference for each in compared for difference in each.contradictions]
+    unread = sum(each.unread for each in compared)
+    if unread:
+        yield (
+            f"{unread} files that ClearML lists could not be read back, so they were not compared;"
+            " 'yolo-clearml verify' tells when they can."
+        )
     for difference in contradictions[:_SHOWN]:
         yield f"ClearML holds another {difference}; --force overwrites it."
     if len(contradictions) > _SHOWN:

@@ -123,7 +123,8 @@ class ClearmlSink:
                 return no_task(task_id)
             ours = mark_of(task) is None and key_of(task) is not None
             same = operator.eq if ours else adoption.Measure.of(plan).same
-            return clearml_reader.verify(api, plan, root, str(task["id"]), same)
+            verdict = clearml_reader.verify(api, plan, root, str(task["id"]), same)
+            return verdict if ours else adoption.but_for_better(plan, verdict)
 
     def _find(
         self, api: Api, plan: Plan, task_id: str | None, copy: str
@@ -374,7 +375,7 @@ class _TaskDelivery:
         if there:
             yield Acknowledged(tuple(each.report for each in there), 0, 0, 0)
         left = [each for each in found if each.report.key not in over]
-        yield from map(Noted, adoption.sentences([d for each in left for d in each.contradictions]))
+        yield from map(Noted, adoption.sentences(left))
         return lacking
 
     def _send(self, batch: Sequence[Report]) -> Iterator[Step]:

@@ -41,6 +41,7 @@ from .events import (
 from .files import PNG
 from .payloads import PLOT_VARIANT, PROPERTIES
 
+NO_LABEL = "no label"  # what a difference says of a class that a model does not name
 DEAD_LINK = "a dead link"  # what a difference says of an address where nothing is
 _ENDS = 8  # bytes; the signatures at both ends of a PNG have as many
 _LARGEST_FIGURE = 64 * 2**20  # bytes; a drawn figure has less than 2 MiB
@@ -369,7 +370,7 @@ def _model(here: OutputModel, holds: Holds, files: Files) -> Iterator[_Result]:
     )
     for label in {**here.labels, **there.labels}:
         sides = here.labels.get(label), there.labels.get(label)
-        ours, theirs = ("no label" if index is None else str(index) for index in sides)
+        ours, theirs = (NO_LABEL if index is None else str(index) for index in sides)
         yield (
             None
             if sides[0] == sides[1]

@@ -1,0 +1,128 @@
+"""The command ``verify`` and ``upload --verify``, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import MakeRun
+from double import ClearMLDouble
+from test_cli import Run, run_cli, small
+
+from yolo_clearml.ledger import FileLedgers
+
+__all__ = ["run_cli", "small"]  # fixtures
+
+
+def lose_a_point(server: ClearMLDouble) -> None:
+    """Change one value on the server and lose another."""
+    (task,) = server.tasks
+    server.alter_event(task, "training_stats_scalar", ("metrics", "metrics/mAP50(B)", 1), value=0.25)
+    server.forget_event(task, "training_stats_scalar", ("lr", "lr/pg0", 2))
+
+
+def test_a_delivered_run_is_verified(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """A line with what was compared, and 0."""
+    run_cli("upload", small)
+    ended = run_cli("verify", small)
+    assert (0, "", 1) == (ended.status, ended.err, ended.out.count("\n"))
+    assert ": verified, " in ended.out
+    assert " values and files are the same: http" in ended.out
+
+
+def test_each_difference_is_named(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """Kind, title, series, iteration, here and there; then what mends it; 3."""
+    run_cli("upload", small)
+    lose_a_point(server)
+    ended = run_cli("verify", small)
+    assert 3 == ended.status
+    first, *named = ended.out.splitlines()
+    assert ": differs in 2 places, " in first
+    assert {"scalar metrics / metrics/mAP50(B) at iteration 1", "scalar lr / lr/pg0 at iteration 2"} == {
+        line.split(": ", 2)[1] for line in named
+    }
+    ends = sorted(line.split(", ")[-1].split(": ")[-1] for line in named)
+    assert ["0.25 in ClearML", "not in ClearML"] == ends
+    assert "upload --force" in ended.err
+    assert 0 == run_cli("upload", "--force", small).status
+    assert 0 == run_cli("verify", small).status
+
+
+def test_json_holds_the_differences(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """``verified`` or ``differs`` with a list, in the same object as an upload's."""
+    run_cli("upload", small)
+    line = json.loads(run_cli("verify", "--json", small).out)
+    assert ("verified", [], None) == (line["outcome"], line["differences"], line["reason"])
+    lose_a_point(server)
+    ended = run_cli("verify", "--json", small)
+    line = json.loads(ended.out)
+    assert (3, "differs", 2) == (ended.status, line["outcome"], len(line["differences"]))
+    assert list(server.tasks) == [line["task_id"]]
+
+
+def test_what_was_never_sent_differs(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """And nothing is made for it."""
+    ended = run_cli("verify", small)
+    assert (3, 0) == (ended.status, len(server.tasks))
+    assert "not in ClearML" in ended.out
+    assert "'yolo-clearml upload' sends it." in ended.err
+
+
+def test_verify_changes_nothing(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """Neither on the server nor of the user's; the ledger may remember the proof."""
+    run_cli("upload", small)
+    there, here = server.snapshot(), {p: p.read_bytes() for p in small.rglob("*.*") if p.name[0] != "."}
+    run_cli("verify", small)
+    assert there == server.snapshot()
+    assert here == {p: p.read_bytes() for p in small.rglob("*.*") if p.name[0] != "."}
+
+
+def test_upload_can_verify_and_remembers_the_proof(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """The second time costs no request; a change costs the proof."""
+    ended = run_cli("upload", "--verify", small)
+    assert (0, "", 1) == (ended.status, ended.err, ended.out.count("\n"))
+    assert ": sent 48 events, 1 file (241 kB); verified, " in ended.out
+    ledger = FileLedgers().load(small)
+    assert ledger.settled is not None
+    assert ledger.settled == ledger.verified
+    asked = len(server.requests)
+    assert (0, "", "") == run_cli("upload", "--verify", small)
+    assert asked == len(server.requests)
+    assert "verified" in run_cli("status", small).out
+    (small / "labels.jpg").write_bytes(b"\xff\xd8\xff another \xff\xd9")
+    assert "verified" not in run_cli("status", small).out
+    assert "; verified, " in run_cli("upload", "--verify", small).out
+
+
+def test_upload_tells_what_differs(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """A delivery that was acknowledged, and lost since, is found when the proof is asked for."""
+    run_cli("upload", small)
+    lose_a_point(server)
+    ended = run_cli("upload", "--verify", small)
+    assert 3 == ended.status
+    assert ": differs in 2 places, " in ended.out
+    assert FileLedgers().load(small).verified is None
+
+
+@pytest.mark.parametrize("other", [["--offline", "out"], ["--dry-run"]])
+def test_where_there_is_no_server_nothing_can_be_verified(
+    run_cli: Run, server: ClearMLDouble, small: Path, other: list[str]
+) -> None:
+    """2, and nothing is written."""
+    ended = run_cli("upload", "--verify", *other, small)
+    assert (2, "") == (ended.status, ended.out)
+    assert f"--{'verify' if other[0] == '--offline' else 'dry-run'}" in ended.err
+
+
+def test_one_run_that_differs_does_not_stop_the_others(
+    run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun
+) -> None:
+    """Both are told, and 3."""
+    run_cli("upload", small)
+    lose_a_point(server)
+    make_run("v8.4.190-classify")
+    run_cli("upload", "runs/v8.4.190-classify")
+    ended = run_cli("verify", "runs")
+    assert 3 == ended.status
+    assert (1, 1) == (ended.out.count(": differs in "), ended.out.count(": verified, "))
