@@ -126,3 +126,26 @@ def test_one_run_that_differs_does_not_stop_the_others(
     ended = run_cli("verify", "runs")
     assert 3 == ended.status
     assert (1, 1) == (ended.out.count(": differs in "), ended.out.count(": verified, "))
+
+
+@pytest.mark.parametrize("how", ["a deleted file", "a reset task", "a deleted task"])
+def test_what_the_server_lost_is_found_and_mended(
+    run_cli: Run, server: ClearMLDouble, make_run: MakeRun, how: str
+) -> None:
+    """By ``upload --force``, into the same task as long as there is one."""
+    run = make_run("v8.4.190-detect")
+    run_cli("upload", run)
+    (task,) = server.tasks
+    match how:
+        case "a deleted file":
+            (url,) = [e["url"] for k, e in server.images(task).items() if k[1] == "val_pred.jpg"]
+            server.replace_file(url, None)
+        case "a reset task":
+            server.ask("tasks.reset", task=task, force=True)
+        case _:
+            server.ask("tasks.delete", task=task, force=True)
+    assert 3 == run_cli("verify", run).status
+    assert 0 == run_cli("upload", "--force", run).status
+    assert 0 == run_cli("verify", run).status
+    assert 1 == len(server.tasks)
+    assert how == "a deleted task" or [task] == list(server.tasks)
