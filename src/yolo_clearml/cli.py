@@ -24,7 +24,7 @@ from .console import Console, Plans, choose, say_error
 from .engine import Delivered, Failed, Outcome, Progress, Started, UpToDate
 from .errors import Exit, OurFault, UsageError, YoloClearmlError
 from .finding import Found, find_runs
-from .interruption import STOPPED, Interruption
+from .interruption import Interruption
 from .library import Options, require
 from .metrics import Metrics
 from .news import Watching
@@ -310,7 +310,7 @@ def _show(
         except OutputUnwritable as error:
             shown.unwritable = error
     if interruption.status:
-        console.say(STOPPED)
+        interruption.stopped()
     return shown
 
 

@@ -14,7 +14,7 @@ from .terminal import leave_terminal
 
 _GRACE = 4.0  # seconds after a signal; killed anywhere, the next run ends the same, so waiting is a courtesy
 _STOPPING = "Stopping as soon as what is on its way has arrived; the same signal again stops at once."
-STOPPED = "Stopped. What arrived is remembered; run the same command again to send the rest."
+_STOPPED = "Stopped. What arrived is remembered; run the same command again to send the rest."
 
 
 class Interruption:
@@ -25,6 +25,7 @@ class Interruption:
         self.status: Exit | None = None
         self.say: Callable[[str], None] = lambda text: None
         self._quiet = quiet
+        self._telling: threading.Timer | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -43,11 +44,17 @@ class Interruption:
         self.status = status
         self.stop.set()
         # in threads of their own: this one may be in the middle of writing
-        for seconds, action, told in ((0.0, self.say, _STOPPING), (_GRACE, self._leave, status)):
-            timer = threading.Timer(seconds, action, (told,))
+        self._telling = threading.Timer(0.0, self.say, (_STOPPING,))
+        for timer in (self._telling, threading.Timer(_GRACE, self._leave, (status,))):
             timer.daemon = True
             timer.start()
 
+    def stopped(self) -> None:
+        """Say that it has stopped, after it was said that it would."""
+        if self._telling is not None:
+            self._telling.join(_GRACE)
+        self.say(_STOPPED)
+
     def _leave(self, status: Exit) -> None:
-        leave_terminal("" if self._quiet else STOPPED)
+        leave_terminal("" if self._quiet else _STOPPED)
         os._exit(status)
