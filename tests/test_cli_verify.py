@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,44 @@ def test_upload_can_verify_and_remembers_the_proof(run_cli: Run, server: ClearML
     (small / "labels.jpg").write_bytes(b"\xff\xd8\xff another \xff\xd9")
     assert "verified" not in run_cli("status", small).out
     assert "; verified, " in run_cli("upload", "--verify", small).out
+
+
+def test_a_proof_that_no_longer_holds_is_forgotten(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """Status then says so no more, and the next ``upload --verify`` looks again."""
+    run_cli("upload", "--verify", small)
+    lose_a_point(server)
+    assert 3 == run_cli("verify", small).status
+    assert "verified" not in run_cli("status", small).out
+    assert 3 == run_cli("upload", "--verify", small).status
+    assert 0 == run_cli("upload", "--force", "--verify", small).status
+    assert "verified" in run_cli("status", small).out
+
+
+def test_a_proof_is_of_what_was_verified(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """Another call that made another task meanwhile is not credited with it."""
+    run_cli("upload", small)
+    other = FileLedgers().load(small)
+
+    def replace_ledger(endpoint: str, count: int) -> None:
+        if endpoint.startswith("events.") and FileLedgers().load(small) == other:
+            with FileLedgers().hold(small) as held:
+                held.save(replace(other, task="another"))
+
+    server.before_request = replace_ledger
+    assert 0 == run_cli("verify", small).status
+    server.before_request = None
+    assert ("another", None) == (FileLedgers().load(small).task, FileLedgers().load(small).verified)
+
+
+def test_upload_sends_again_what_a_deleted_task_had(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """Once ``verify`` has found that it is gone, as its hint says."""
+    run_cli("upload", small)
+    (task,) = server.tasks
+    server.ask("tasks.delete", task=task, force=True)
+    assert "'yolo-clearml upload' sends it." in run_cli("verify", small).err
+    assert 0 == run_cli("upload", small).status
+    assert 0 == run_cli("verify", small).status
+    assert [task] != list(server.tasks)
 
 
 def test_upload_tells_what_differs(run_cli: Run, server: ClearMLDouble, small: Path) -> None:

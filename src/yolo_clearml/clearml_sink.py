@@ -315,7 +315,9 @@ class _TaskDelivery:
         whole = {report.key: report for report in reports}
         if self.others and reports:
             reports = yield from self._lacking(reports, over)
-        else:
+        elif self.others and self._task["status"] != "in_progress":
+            return  # whoever tells it has ended it
+        elif not self.others:
             _require_writable(self._task, stopped=self.asked_for)
             self._start()
         if not whole:

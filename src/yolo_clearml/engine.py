@@ -7,6 +7,7 @@ neither clearml nor matplotlib, which the sink does when there is something to s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -20,7 +21,7 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 from .compare import Verdict
-from .errors import OurFault, RunGone, UsageError, YoloClearmlError
+from .errors import OurFault, RunBusy, RunGone, UsageError, YoloClearmlError
 from .events import Plan, RunState
 from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
@@ -425,12 +426,21 @@ def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
         raise UsageError(
             "There is no server to read anything back from.", "Leave --offline or --dry-run out to verify."
         )
-    ledger = work.ledgers.load(path)
-    ledger = ledger if ledger.run == looked.planned.key else Ledger()
+    there = work.ledgers.load(path)
+    ours = there.run == looked.planned.key and there.server == work.sink().server
+    ledger = there if ours else Ledger()
     verdict = sink.verify(looked.planned, path, ledger.task, ledger.copy)
-    if not verdict.differences and ledger.settled == looked.settled != ledger.verified:
-        with work.ledgers.hold(path) as held:
-            held.save(replace(held.ledger, verified=looked.settled))
+    if verdict.task_id is None and ledger.task is not None:
+        # the task was deleted: nothing of what was acknowledged is there any more
+        known = replace(ledger, task=None, url=None, sent={}, settled=None, verified=None)
+    elif verdict.differences:
+        known = replace(ledger, verified=None)
+    else:
+        known = replace(ledger, verified=looked.settled if ledger.settled == looked.settled else None)
+    if ours and known != ledger:
+        with contextlib.suppress(RunBusy), work.ledgers.hold(path) as held:
+            if held.ledger == ledger:  # what was verified, not what another call has made of it meanwhile
+                held.save(known)
     return verdict
 
 
