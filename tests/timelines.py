@@ -207,7 +207,7 @@ class Watch:
     _work: Work = field(init=False)
 
     def __post_init__(self) -> None:
-        sink = Lazily(clearml_sink(self.timeout))
+        sink = Lazily(lambda: clearml_sink(self.timeout)())  # as it is when a sink is made
 
         def retry() -> None:
             self.asked.append(self.clock.at)
