@@ -108,11 +108,14 @@ def test_without_a_configuration_it_ends(
     assert "clearml-init" in ended.err
 
 
-def test_with_refused_credentials_it_ends(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
-    """77: the configuration is read once."""
+def test_with_refused_credentials_it_ends(
+    run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun
+) -> None:
+    """77, said once for all runs: the configuration is read once."""
+    make_run("v8.4.190-classify"), make_run("v8.3.100-detect")
     server.refuse_credentials = True
-    ended = run_cli("watch", small)
-    assert (77, "") == (ended.status, ended.out)
+    ended = run_cli("watch", "runs")
+    assert (77, "", 1) == (ended.status, ended.out, ended.err.count("\n"))
     assert "Create new ones" in ended.err
 
 

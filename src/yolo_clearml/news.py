@@ -18,7 +18,7 @@ from .events import RunState
 from .live_table import LiveTable
 from .wording import printable, sent_text, shown_path, write_line
 
-_UNTOLD = ("away", "again")  # failures of a run that are not told of it, or not yet
+_UNTOLD = ("away", "again", "as all")  # failures of a run that are not told of it, or not yet
 _DUMB = ("dumb", "unknown")  # terminals on which nothing can be drawn anew
 _PASSING = re.compile(r"(0x)?[0-9a-f]{8,}", re.IGNORECASE)  # ids and addresses, other ones in each reply
 
@@ -36,6 +36,7 @@ class Watching:
         self._last: dict[Path, str | None] = {}  # what was told of a run that is the same when told again
         self._away: set[Path] = set()  # runs that wait for a server
         self._told_away = False
+        self._fatal = False  # an error was told that every run meets
 
     def __enter__(self) -> Watching:
         self._inner.__enter__()
@@ -62,6 +63,9 @@ class Watching:
             case Failed():
                 self._away.discard(outcome.run)
                 same = f"failed: {_gist(outcome.error)}"
+                if outcome.error.fatal and self._fatal:
+                    same = "as all"  # which ends the watch; the other runs meet it as well
+                self._fatal = self._fatal or outcome.error.fatal
                 if isinstance(outcome.error, (RunBusy, RunChanged)):
                     if self._last.get(outcome.run) not in (same, "again"):
                         same = "again"  # it is tried again in a moment; told if it is no better then
