@@ -20,7 +20,7 @@ from uploading import end_state, fails, upload
 
 from yolo_clearml import adoption
 from yolo_clearml.clearml_sink import ClearmlSink
-from yolo_clearml.engine import Delivered, UpToDate
+from yolo_clearml.engine import Delivered, Failed, UpToDate
 from yolo_clearml.ledger import LEDGER_NAME
 
 DETECT = "v8.4.190-detect"
@@ -144,6 +144,57 @@ def test_verify_raises_no_alarm_over_what_live_knew_better(server: ClearMLDouble
     server.forget_event(live, "plot", ("results", "plot image", 0))
     verdict = ClearmlSink(2.0).verify(planned(run), run, live, "")
     assert ["Epoch Time", "lr", "results"] == sorted(difference.title for difference in verdict.differences)
+
+
+@pytest.mark.parametrize("name", [DETECT, f"{DETECT}-killed"])
+@pytest.mark.parametrize(
+    "status", ["completed", "in_progress", "stopped", "failed", "closed", "publishing", "published"]
+)
+def test_verify_leaves_how_a_live_task_ended_to_who_told_it(
+    server: ClearMLDouble, make_run: MakeRun, name: str, status: str
+) -> None:
+    """Only a finished run's task that was stopped is said to differ: upload completes it."""
+    run = make_run(name)
+    live = tell(server, expected(f"{name}.expected"), run)
+    delivered(run)
+    server.tasks[live].update(status=status, status_reason="by somebody")
+    found = [
+        str(difference) for difference in ClearmlSink(2.0).verify(planned(run), run, live, "").differences
+    ]
+    alarm = status == "stopped" and name == DETECT
+    assert (["status: completed here, stopped in ClearML"] if alarm else []) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"status": "published"}, "was published in ClearML"),
+        ({"status": "failed"}, "has failed in ClearML"),
+        ({"status": "stopped", "status_reason": "Stopped by user"}, "was aborted in ClearML"),
+        ({"system_tags": ["archived"]}, "was archived in ClearML"),
+        ({"status": "completed"}, None),
+        ({"status": "stopped", "status_reason": "yolo-clearml: the training stopped early"}, None),
+    ],
+)
+@pytest.mark.parametrize("told_by", ["us", "live"])
+def test_what_cannot_be_mended_is_not_promised_to_be(
+    server: ClearMLDouble, make_run: MakeRun, told_by: str, change: dict[str, Any], hint: str | None
+) -> None:
+    """Where ``verify`` finds a difference, what it says helps: --force where that works, else what does."""
+    run = make_run(DETECT)
+    if told_by == "live":
+        tell(server, expected(LIVE), run)
+    delivered(run)
+    (task,) = server.tasks
+    server.tasks[task].update(change)
+    server.alter_event(task, SCALAR, BOX, value=9.0)
+    verdict = ClearmlSink(2.0).verify(planned(run), run, task, "")
+    assert (hint is None) == (verdict.closed is None)
+    assert hint is None or hint in (verdict.closed or "")
+    (outcome,) = upload([run], force=True)
+    assert (hint is None) == isinstance(outcome, Delivered)
+    mended = ClearmlSink(2.0).verify(planned(run), run, task, "").differences
+    assert (hint is None) == (BOX not in [(d.title, d.series, d.iteration) for d in mended])
 
 
 def test_later_uploads_know_the_task_by_its_mark(
@@ -303,6 +354,25 @@ def test_two_parts_that_overlap_are_no_resume(server: ClearMLDouble, make_run: M
     assert first in notes(outcome) and last in notes(outcome)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_completed_task_of_a_killed_training_is_completed_again(
+    server: ClearMLDouble, make_run: MakeRun, killed: bool
+) -> None:
+    """Who told it knew that it ended well; the same after an upload that was stopped before the end."""
+    name = f"{DETECT}-killed"
+    run = make_run(name)
+    told = expected(f"{name}.expected")
+    live = tell(server, told, run)
+    server.forget_event(live, SCALAR, BOX)
+    if killed:
+        server.fault("tasks.completed", Status(400))
+        assert 1 == len(fails(upload([run])))
+        assert "in_progress" == server.tasks[live]["status"]
+    delivered(run)
+    assert BOX in server.scalars(live)
+    assert "completed" == server.tasks[live]["status"]
+
+
 # -- a value that contradicts -----------------------------------------------------------------------------
 
 
@@ -330,7 +400,7 @@ def test_many_contradictions_are_counted(server: ClearMLDouble, make_run: MakeRu
     """The first are spelled out."""
     run = make_run(DETECT)
     told = expected(LIVE)
-    for point in told["scalars"]:
+    for point in told["scalars"][::3]:
         point[3] += 2.0
     outcome = delivered(run, task_id=tell(server, told, run))
     assert 5 == notes(outcome).count("overwrites it.")
@@ -409,7 +479,7 @@ def test_a_given_task_is_remembered_whatever_happens_next(server: ClearMLDouble,
     project = server.ask("projects.create", name="Group", description="")["id"]
     task = server.ask("tasks.create", name="by hand", project=project, type="training")["id"]
     server.ask("tasks.started", task=task)
-    server.fault("events.get_scalar_metrics_and_variants", Status(400))
+    server.fault("events.add_batch", Status(400))
     assert 1 == len(fails(upload([run], task_id=task)))
     assert task == delivered(run).task_id
     assert [task] == list(server.tasks)
@@ -479,6 +549,20 @@ def test_a_given_task_that_was_aborted_is_opened(server: ClearMLDouble, make_run
     assert "aborted" in fails(upload([run]))[0]
     assert 1 == delivered(run, task_id=task).events
     assert "completed" == server.tasks[task]["status"]
+
+
+def test_another_trainings_task_is_refused(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """It carries no key, but most of its values are others; nothing of it is changed, and no twin is lost."""
+    run = make_run(DETECT)
+    other = tell(server, expected("v8.3.100-detect.expected"), make_run("v8.3.100-detect"))
+    state = server.snapshot()
+    (outcome,) = upload([run], task_id=other)
+    assert isinstance(outcome, Failed)
+    assert f"{other} holds another training" in str(outcome.error)
+    assert "--force" in outcome.error.hint
+    assert state == server.snapshot()
+    assert other != delivered(run).task_id
+    assert other == delivered(run, task_id=other, force=True).task_id
 
 
 # -- every status -----------------------------------------------------------------------------------------

@@ -117,6 +117,31 @@ def test_other_wishes_of_the_upload_make_nothing_pending(
     assert ("up-to-date", "first") == (line["outcome"], line["name"])
 
 
+def test_what_another_server_has_is_not_known(
+    run_cli: Run, server: ClearMLDouble, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run sent under another configuration is ``up to date?``, until ``upload`` has asked."""
+    run_cli("upload", small)
+    assert "?" not in run_cli("status", small).out
+    monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "another")
+    looked = run_cli("status", small)
+    assert "up to date?" in looked.out
+    assert "1 run with a ? was sent under another configuration of ClearML" in looked.err
+    line = json.loads(run_cli("status", "--json", small).out)
+    assert ("up-to-date", 0) == (line["outcome"], line["pending"])
+    assert "another configuration" in line["reason"]
+
+
+def test_rules_are_those_of_the_upload(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """A run told by the rules of another release is up to date, and verified, by these."""
+    rules = "--rules", "8.2.0"
+    run_cli("upload", *rules, small)
+    assert "pending" in run_cli("status", small).out
+    assert "up to date" in run_cli("status", *rules, small).out
+    assert 3 == run_cli("verify", small).status
+    assert 0 == run_cli("verify", *rules, small).status
+
+
 def test_failures_are_told_with_what_to_do(run_cli: Run, small: Path, make_run: MakeRun) -> None:
     """3; in the table what is wrong, on stderr what to do; with --json all of it in the line; -q: both."""
     (make_run("v8.3.100-detect") / "args.yaml").unlink()

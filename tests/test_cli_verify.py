@@ -70,6 +70,32 @@ def test_what_was_never_sent_differs(run_cli: Run, server: ClearMLDouble, small:
     assert "'yolo-clearml upload' sends it." in ended.err
 
 
+def test_what_was_sent_in_part_wants_the_rest(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """A plain upload sends it; --force would send all the rest again."""
+    server.stop_files()
+    run_cli("upload", "--timeout", "1", small)
+    server.start_files()
+    ended = run_cli("verify", small)
+    assert 3 == ended.status
+    assert "'yolo-clearml upload' sends the rest." in ended.err
+    assert "--force" not in ended.err
+    assert 0 == run_cli("upload", small).status
+    assert 0 == run_cli("verify", small).status
+
+
+def test_verbose_tells_what_only_clearml_holds(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """It is no difference; who wants to know asks."""
+    run_cli("upload", small)
+    (task,) = server.tasks
+    server.ask(
+        "events.add", task=task, type="training_stats_scalar", metric="by hand", variant="x", iter=1, value=2
+    )
+    assert "by hand" not in "".join(map(str, run_cli("verify", small)))
+    ended = run_cli("verify", "-v", small)
+    assert 0 == ended.status
+    assert "only in ClearML: scalar by hand / x\n" in ended.err
+
+
 def test_verify_changes_nothing(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
     """Neither on the server nor of the user's; the ledger may remember the proof."""
     run_cli("upload", small)

@@ -129,7 +129,7 @@ def test_what_is_there_is_present_and_what_is_not_is_absent(event: Event) -> Non
         (RunState.FINISHED, "stopped", False),
         (RunState.FINISHED, "in_progress", False),
         (RunState.STOPPED, "stopped", True),
-        (RunState.STOPPED, "published", False),
+        (RunState.STOPPED, "published", True),
         (RunState.STOPPED, "completed", False),
         (RunState.LIVE, "in_progress", True),
         (RunState.LIVE, "completed", False),
@@ -137,7 +137,7 @@ def test_what_is_there_is_present_and_what_is_not_is_absent(event: Event) -> Non
     ],
 )
 def test_statuses(state: RunState, status: str, right: bool) -> None:
-    """A finished run's task may have been published; nothing else may differ."""
+    """The task of a run that ended may have been published; nothing else may differ."""
     assert right is isinstance(finding(Status(state), replace(NOTHING, status=status)), Present)
 
 

@@ -281,6 +281,23 @@ def matches(text: str, pattern: str) -> bool:
     return text.startswith(pieces[0]) and text.endswith(pieces[-1])
 
 
+@pytest.mark.parametrize(("damage", "sentence"), DAMAGE, ids=[text for _, text in DAMAGE])
+def test_damage_is_mended_by_force_or_said_not_to_be(
+    uploaded: Uploaded, damage: Callable[[Uploaded], object], sentence: str
+) -> None:
+    """Into the same task, so that nothing is left to be found."""
+    damage(uploaded)
+    closed = uploaded.verdict().closed
+    told = fails(upload([uploaded.run], force=True))
+    if closed is None:
+        assert [] == told
+        assert [] == uploaded.found()
+        assert 1 == len(uploaded.task["models"]["output"])
+    else:
+        (refused,) = told
+        assert closed.startswith(refused)
+
+
 def test_a_deleted_task_is_found(uploaded: Uploaded) -> None:
     """By the ledger's id, which is what a person looks for."""
     task_id = uploaded.task["id"]
@@ -308,13 +325,13 @@ def test_a_published_task_verifies(uploaded: Uploaded) -> None:
     assert [] == uploaded.found()
 
 
-def test_a_stopped_run_published_is_no_stopped_task(server: ClearMLDouble, make_run: MakeRun) -> None:
-    """That is said: its training did not end well, and the task no longer tells."""
+def test_a_stopped_run_published_verifies(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """A person has taken that over, too."""
     run = make_run("v8.4.190-detect-killed")
     upload([run])
     up = Uploaded(run, server)
     server.ask("tasks.publish", task=up.task["id"])
-    assert ["status: stopped here, published in ClearML"] == up.found()
+    assert [] == up.found()
 
 
 def test_a_figure_we_drew_is_whole_or_not(server: ClearMLDouble, make_run: MakeRun) -> None:

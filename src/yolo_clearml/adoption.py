@@ -54,6 +54,7 @@ from .events import (
 from .payloads import PLOT_VARIANT, PROPERTIES, Json
 
 RUNTIME_KEY = "yolo_clearml"  # a plain key: the server's lookup understands no other
+REASON = "yolo-clearml"  # how the reasons of our own status changes begin
 ARCHIVED = "archived"  # system tag
 _PAGE = 100  # tasks in a reply, with all their hyperparameters
 _MOST_READ = 20  # candidates whose values are read
@@ -83,6 +84,11 @@ def mark_of(task: Json) -> str | None:
     except (KeyError, TypeError):
         return None
     return key if isinstance(key, str) else None
+
+
+def told_now(task: Json) -> bool:
+    """Tell whether somebody else is telling a task, and so ends it: another end would kill that training."""
+    return task["status"] == _TOLD_NOW and not str(task.get("status_reason") or "").startswith(REASON)
 
 
 def is_archived(task: Json) -> bool:
@@ -359,7 +365,7 @@ def _lacks(report: Report, event: Event, holds: Holds, files: Files, measure: Me
             shown = model is not None and model.link is not None and _any_there((model.uri,), files)
             return None if shown else event, ()
         case Status(state):
-            return None if _ended_right(state, holds.status) else event, ()
+            return None if ended_right(state, holds.status) else event, ()
 
 
 def _finding(report: Report, event: Event, holds: Holds, files: Files) -> Finding:
@@ -380,7 +386,7 @@ def _any_there(urls: Sequence[str], files: Files) -> bool:
     return any(files.there(url, 0) is not None for url in urls)
 
 
-def _ended_right(state: RunState, status: str) -> bool:
+def ended_right(state: RunState, status: str) -> bool:
     """Tell whether a task may keep its status: who told it knows how it ended, but not that it went on."""
     if status in ("failed", "closed", "publishing", "published"):
         return True
@@ -393,10 +399,26 @@ def _ended_right(state: RunState, status: str) -> bool:
             return status in ("stopped", "completed")
 
 
-def but_for_better(plan: Plan, verdict: Verdict) -> Verdict:
+def another_training(plan: Plan, holds: Holds) -> bool:
+    """Tell whether a task holds another training: of the points both have, most are otherwise.
+
+    Some are alike even then, for the learning rates follow from the hyperparameters.
+    """
+    measure = Measure.of(plan)
+    agree = [
+        measure.agrees(point, there)
+        for point in _points(plan)
+        if measure.tells(point)
+        and (there := holds.scalars.get((point.title, point.series), {}).get(point.iteration)) is not None
+    ]
+    return 2 * sum(agree) < len(agree)
+
+
+def but_for_better(plan: Plan, verdict: Verdict, task: Json) -> Verdict:
     """Leave out of the differences what the live callback knew better than the disk, as adoption does."""
     points = {(point.title, point.series, point.iteration): point for point in _points(plan)}
     final = {e.name for r in plan.reports if r.key == FINAL for e in r.events if isinstance(e, SingleValue)}
+    states = [e.state for r in plan.reports for e in r.events if isinstance(e, Status)]
     measure = Measure.of(plan)
 
     def better(difference: Difference) -> bool:
@@ -409,6 +431,9 @@ def but_for_better(plan: Plan, verdict: Verdict) -> Verdict:
                 return difference.there == NO_LABEL
             case Kind.SINGLE_VALUE:
                 return difference.title in final
+            case Kind.STATUS:
+                status = str(difference.there)
+                return told_now(task) or all(ended_right(state, status) for state in states)
             case Kind.SCALAR:
                 place = (difference.title, difference.series or "", difference.iteration or 0)
                 return place in points and measure.agrees(points[place], float(difference.there or "nan"))

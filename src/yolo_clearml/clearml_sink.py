@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from . import adoption, clearml_reader, payloads
-from .adoption import RUNTIME_KEY, is_archived, key_of, mark_of
+from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of, told_now
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
 from .compare import Verdict, no_task
@@ -49,7 +49,8 @@ from .files import open_stamped
 from .payloads import Json
 from .sinks import Acknowledged, Delivery, Noted, Sent, Step, acknowledged, file_size
 
-_REASON = "yolo-clearml"  # how the reasons of our own status changes begin
+_REPLAYING = f"{REASON}: replaying the run directory"
+_COMPLETING = f"{REASON}: completing a task that was completed"
 _WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a silent task
 _MOST_EVENTS = 5000  # in a request; the index is refreshed for each, so few large ones are faster
 _MOST_BYTES = 4 * 2**20  # in a request; the server takes 15 MiB
@@ -105,8 +106,6 @@ class ClearmlSink:
                 if key_of(task) is None:
                     # a person reset the task: that wipes the key it is found by
                     api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
-            elif given is not None:
-                _mark(api, task, key)  # at once: nothing else tells the next call that a person chose it
             where = self._destination(api, task)
             asked_for = given is not None
             yield _TaskDelivery(api, plan, root, task, fresh, where, key, notes, others, asked_for)
@@ -124,7 +123,8 @@ class ClearmlSink:
             ours = mark_of(task) is None and key_of(task) is not None
             same = operator.eq if ours else adoption.Measure.of(plan).same
             verdict = clearml_reader.verify(api, plan, root, str(task["id"]), same)
-            return verdict if ours else adoption.but_for_better(plan, verdict)
+            verdict = verdict if ours else adoption.but_for_better(plan, verdict, task)
+            return replace(verdict, closed=_why_closed(task, ours)) if verdict.task_id else verdict
 
     def _find(
         self, api: Api, plan: Plan, task_id: str | None, copy: str
@@ -267,19 +267,29 @@ def _require_writable(task: Json, stopped: bool = False) -> None:
     With ``stopped``, a task may be aborted: that was done before it was ours to complete, or is overruled.
     """
     status, reason = task["status"], str(task.get("status_reason") or "")
-    stopped = stopped or reason.startswith(_REASON) or _WATCHDOG in reason
+    stopped = stopped or reason.startswith(REASON) or _WATCHDOG in reason
     open_still = status in ("created", "queued", "in_progress", "completed") or (
         status == "stopped" and stopped
     )
     if open_still and not is_archived(task):
         return
-    word = {"stopped": "aborted", "publishing": "published"}.get(status, status)
+    words = {"stopped": "was aborted", "publishing": "was published", "failed": "has failed"}
+    word = words.get(status, f"was {status}")
     hint = "To report the run all the same, make another task with --new"
     if is_archived(task):
-        word, hint = "archived", f"Restore it in ClearML. {hint}"
+        word, hint = "was archived", f"Restore it in ClearML. {hint}"
     elif status in _CLOSED:
         hint = f"Reset it in ClearML, where nothing in it is to be kept. {hint}"
-    raise TaskOffLimits(f"The task {task['id']} was {word} in ClearML, so it is left as it is.", f"{hint}.")
+    raise TaskOffLimits(f"The task {task['id']} {word} in ClearML, so it is left as it is.", f"{hint}.")
+
+
+def _why_closed(task: Json, ours: bool) -> str | None:
+    """Say why what differs in a task cannot be mended by --force, where it cannot."""
+    try:
+        _require_writable(task, stopped=not ours and mark_of(task) is None)
+    except TaskOffLimits as limits:
+        return f"{limits} {limits.hint}"
+    return None
 
 
 @dataclass(slots=True)
@@ -351,10 +361,14 @@ class _TaskDelivery:
             for each in found
             if each.lacking or each.report.key in over
         ]
+        whole = {report.key for report in reports}
+        if self.asked_for and not whole <= set(over) and adoption.another_training(self._plan, holds):
+            raise TaskOffLimits(
+                f"The task {self.task_id} holds another training, so it is left as it is.",
+                "Give the id of this run's own task, or none; --force writes over what it holds.",
+            )
         status = self._task["status"]
-        theirs = status == "in_progress" and not str(self._task.get("status_reason") or "").startswith(
-            _REASON
-        )
+        theirs = told_now(self._task)
         if theirs:
             lacking = [report for report in lacking if report.key != STATUS]
             if any(report.events != (Status(RunState.LIVE),) for report in reports if report.key == STATUS):
@@ -368,8 +382,9 @@ class _TaskDelivery:
             # it was aborted before anybody knew that we would complete it, or is now by a person's wish
             _require_writable(self._task, stopped=self.asked_for or mark_of(self._task) is None)
             self._start()
-            ends = not theirs and all(report.key != STATUS for report in lacking)
-            lacking += [report for report in reports if report.key == STATUS and ends]
+            if not theirs:
+                lacking = [report for report in lacking if report.key != STATUS]
+                lacking += [self._as_it_was(report) for report in reports if report.key == STATUS]
         if status not in _PUBLISHED:
             _mark(self._api, self._task, self._key)
         sent = {report.key for report in lacking}
@@ -379,6 +394,12 @@ class _TaskDelivery:
         left = [each for each in found if each.report.key not in over]
         yield from map(Noted, adoption.sentences(left))
         return lacking
+
+    def _as_it_was(self, report: Report) -> Report:
+        """End a task completed again that was so: who told it knows better than the disk how it ended."""
+        was = self._task["status"] == "completed" or self._task.get("status_reason") == _COMPLETING
+        ends = report.events == (Status(RunState.STOPPED),)
+        return replace(report, events=(Status(RunState.FINISHED),)) if was and ends else report
 
     def _send(self, batch: Sequence[Report]) -> Iterator[Step]:
         match batch[0].events[0]:
@@ -396,7 +417,9 @@ class _TaskDelivery:
         if self._task["status"] == "in_progress":
             return
         try:
-            self._change("tasks.started", {"status_reason": f"{_REASON}: replaying the run directory"})
+            was_completed = self.others and self._task["status"] == "completed"
+            reason = _COMPLETING if was_completed else _REPLAYING
+            self._change("tasks.started", {"task": self.task_id, "status_reason": reason})
         except RefusedRequest:
             if self._was_closed():
                 raise
@@ -417,7 +440,7 @@ class _TaskDelivery:
         )
 
     def _change(self, endpoint: str, payload: Json) -> None:
-        reply = self._api.call(endpoint, {"task": self.task_id, **payload})
+        reply = self._api.call(endpoint, payload)
         updated = reply.get("updated")
         if not isinstance(updated, int) or updated < 1:
             raise ServerRefused(
@@ -430,8 +453,9 @@ class _TaskDelivery:
             if isinstance(event, (Hyperparameters, Properties)):
                 whole = isinstance(event, Hyperparameters) and not self.others
                 replaced = "section" if whole else "none"
-                payload = {"hyperparams": payloads.parameters(event), "replace_hyperparams": replaced}
-                self._change("tasks.edit_hyper_params", {**payload, "force": True})
+                payload: Json = {"task": self.task_id, "hyperparams": payloads.parameters(event)}
+                payload |= {"replace_hyperparams": replaced, "force": True}
+                self._change("tasks.edit_hyper_params", payload)
 
     def _send_events(self, batch: Sequence[Report]) -> Generator[Step, None, None]:
         events = [event for report in batch for event in report.events]
@@ -516,36 +540,38 @@ class _TaskDelivery:
         """Upload the weights, then register them; a model of the same address is the same model."""
         yield from self._upload([event])
         uri = payloads.url_of(self._destination, self._file_key(event))
-        model_id = self._model_at(uri)
-        if model_id is None:
-            project = str(self._task["project"])
-            entry = payloads.model(event.labels, event.name, uri, self.task_id, project)
-            made = self._api.create("models.create", entry, lambda: self._model_at(uri))
-            model_id = self._model_at(uri) or made
-            if model_id != made:  # another uploader made one meanwhile: both keep the older
+        entry = payloads.model(event.labels, event.name, uri, self.task_id, str(self._task["project"]))
+        model = self._model_at(uri)
+        if model is None:
+            made = self._api.create("models.create", entry, lambda: (self._model_at(uri) or {}).get("id"))
+            model = self._model_at(uri) or {**entry, "id": made}
+            if model["id"] != made:  # another uploader made one meanwhile: both keep the older
                 unwanted = {"model": made, "force": True, "delete_external_artifacts": False}
                 self._api.call("models.delete", unwanted)
+        told = {"name": entry["name"], "labels": entry["labels"]}
+        if told != {"name": model.get("name"), "labels": model.get("labels") or {}}:
+            self._change("models.edit", {"model": model["id"], **told})
         stem = Path(event.file.name).stem
-        link = {"model": model_id, "type": "output", "name": stem, "iteration": event.iteration}
-        self._change("tasks.add_or_update_model", link)
+        link = {"model": model["id"], "type": "output", "name": stem, "iteration": event.iteration}
+        self._change("tasks.add_or_update_model", {"task": self.task_id, **link})
 
-    def _model_at(self, uri: str) -> str | None:
+    def _model_at(self, uri: str) -> Json | None:
         """Find the task's oldest model of this address."""
-        query = {"task": [self.task_id], "uri": [uri], "only_fields": ["id", "uri", "created"]}
+        fields = ["id", "uri", "created", "name", "labels"]
+        query = {"task": [self.task_id], "uri": [uri], "only_fields": fields}
         there = [m for m in self._api.rows("models.get_all", query, "models") if m.get("uri") == uri]
-        oldest = min(there, key=lambda m: (str(m.get("created")), m["id"]), default=None)
-        return str(oldest["id"]) if oldest else None
+        return min(there, key=lambda m: (str(m.get("created")), m["id"]), default=None)
 
     def _end(self, state: RunState) -> None:
         if state is not RunState.LIVE and self._was_closed():
             self._start()  # by another uploader; what a person closed has raised TaskOffLimits
-        match state:
-            case RunState.FINISHED:
-                self._change("tasks.completed", {"status_reason": f"{_REASON}: the training finished"})
-            case RunState.STOPPED:
-                self._change("tasks.stopped", {"status_reason": f"{_REASON}: the training stopped early"})
-            case RunState.LIVE:
-                pass  # it was started before the first report
+        ends = {
+            RunState.FINISHED: ("tasks.completed", "the training finished"),
+            RunState.STOPPED: ("tasks.stopped", "the training stopped early"),
+        }
+        if state in ends:  # a live one was started before the first report
+            endpoint, why = ends[state]
+            self._change(endpoint, {"task": self.task_id, "status_reason": f"{REASON}: {why}"})
 
 
 def _batches(reports: Sequence[Report]) -> Iterator[list[Report]]:

@@ -205,6 +205,7 @@ def status(
     sort: Sort = SortKey.PATH,
     state: States = None,
     pending: PendingOnly = False,
+    rules: Rules = None,
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
@@ -217,7 +218,7 @@ def status(
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, None, interruption.stop)
         standings = chosen(
-            library.status(found, Options(stale_after=stale_after)),
+            library.status(found, Options(rules=rules, stale_after=stale_after)),
             state or (list(StateName) if verbose and not pending else ()),
             pending,
             sort,
@@ -238,6 +239,7 @@ def status(
 @app.command("verify", epilog=_EPILOG)
 def verify_runs(
     paths: Paths,
+    rules: Rules = None,
     jobs: Jobs = 4,
     include: Include = None,
     exclude: Exclude = None,
@@ -249,7 +251,7 @@ def verify_runs(
 ) -> None:
     """Read everything back from ClearML and compare it with the disk: every value, every byte."""
     with _command(quiet, verbose) as interruption:
-        options = Options(jobs=jobs, stale_after=stale_after, timeout=timeout)
+        options = Options(rules=rules, jobs=jobs, stale_after=stale_after, timeout=timeout)
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, None, interruption.stop)
         console = choose(as_json, quiet, verbose, len(found), "verified", "", frozenset(paths))

@@ -49,7 +49,7 @@ _LONGEST_TEXT = 80  # characters of a value in a sentence
 _STATUSES = {
     RunState.LIVE: ("in_progress",),
     RunState.FINISHED: ("completed", "publishing", "published"),
-    RunState.STOPPED: ("stopped",),
+    RunState.STOPPED: ("stopped", "publishing", "published"),
 }
 
 Place: TypeAlias = tuple[str, str, int]  # title, series, iteration
@@ -194,12 +194,16 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What a task holds beyond the plan, such as what only a live training knows."""
+    """What a task holds beyond the plan, such as what only a live training knows; ``str()`` names it."""
 
     kind: Kind
     title: str
     series: str | None
     count: int  # points, pictures, ...
+
+    def __str__(self) -> str:
+        names = " / ".join(filter(None, (self.title, self.series)))
+        return f"{self.kind.value} {names}" + (f" ({self.count} times)" if self.count > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,8 @@ class Verdict:
     facts: int  # values and files that ClearML holds as the disk says
     differences: tuple[Difference, ...]  # in the plan's order
     extra: tuple[Extra, ...]
+    closed: str | None = None  # why the differences cannot be mended, and what to do; None: they can be
+    unsent: bool = False  # some of it was never sent: a plain upload sends that
 
 
 def no_task(task_id: str | None) -> Verdict:

@@ -20,6 +20,7 @@ from .terminal import Terminal
 from .wording import counted, mending, printable, proof_text, sent_text, shown_path, write_line
 
 _MOST_DIFFERENCES = 20  # of a run, that are spelled out
+_UNSURE = "it was sent under another configuration of ClearML"
 _MOST_ALIKE = 10  # runs named that failed for the same reason; a server may be away for ten thousand
 
 
@@ -119,6 +120,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
             line |= {"reason": " ".join(outcome.notes) or None}
         case UpToDate():
             line |= {"outcome": "up-to-date", "task_id": outcome.task_id, "url": outcome.url}
+            line |= {"reason": _UNSURE if outcome.unsure else None}
         case Pending():
             line |= {"outcome": "pending", "task_id": outcome.task_id, "url": outcome.url}
         case Skipped():
@@ -134,6 +136,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         differences = [str(difference) for difference in outcome.proof.differences]
         line |= {"outcome": "differs" if differences else "verified", "differences": differences}
         line |= {"task_id": outcome.proof.task_id, "url": outcome.proof.url, "same": outcome.proof.facts}
+        line |= {"hint": mending(outcome.proof) if differences else None}
     state = facts.state.value if facts.state else None
     line |= {"name": facts.name, "state": state, "epochs": facts.epochs}
     return line | {"missing": list(facts.missing)}
@@ -196,13 +199,17 @@ class PlainLines:
     def _proof(self, run: str, outcome: Delivered | UpToDate, proof: Verdict) -> None:
         sent = f"sent {sent_text(outcome)}; " if isinstance(outcome, Delivered) else ""
         self._result(f"{run}: {sent}{proof_text(proof)}{_where(proof)}")
-        shown = proof.differences if self._verbose else proof.differences[:_MOST_DIFFERENCES]
+        found = proof.differences if proof.task_id is not None else ()
+        shown = found if self._verbose else found[:_MOST_DIFFERENCES]
         for difference in shown:
             self._result(f"{run}: {printable(str(difference))}")
-        if len(proof.differences) > len(shown):
-            self._result(f"{run}: and {len(proof.differences) - len(shown)} more (-v names them)")
+        if len(found) > len(shown):
+            self._result(f"{run}: and {len(found) - len(shown)} more (-v names them)")
         if proof.differences:
             self.say(f"{run}: {mending(proof)}")
+        for extra in proof.extra if self._verbose else ():
+            self.say(f"{run}: only in ClearML: {printable(str(extra))}")
+        self._missing(run, outcome.facts)
 
     def _missing(self, run: str, facts: Facts) -> None:
         for fact in facts.missing if self._verbose else ():

@@ -125,6 +125,7 @@ class UpToDate:
     again: float | None = None  # as in Delivered
     proof: Verdict | None = None  # as in Delivered
     verified: bool = False  # the ledger remembers such a proof, of these very files
+    unsure: bool = False  # of a look without asking: ClearML's configuration has changed since
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +355,8 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
     pending = acknowledged(ledger.pending(looked.planned)).events
     if ledger.pending(looked.planned):
         return Pending(path, so_far.facts, ledger.task, ledger.url, pending)
-    return UpToDate(path, so_far.facts, ledger.task, ledger.url, looked.again)
+    unsure = ledger.configured != work.server_hint
+    return UpToDate(path, so_far.facts, ledger.task, ledger.url, looked.again, unsure=unsure)
 
 
 def _failed(path: Path, error: YoloClearmlError, so_far: _SoFar) -> Failed:
@@ -430,6 +432,7 @@ def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
     ours = there.run == looked.planned.key and there.server == work.sink().server
     ledger = there if ours else Ledger()
     verdict = sink.verify(looked.planned, path, ledger.task, ledger.copy)
+    verdict = replace(verdict, unsent=ledger.task is not None and bool(ledger.pending(looked.planned)))
     if verdict.task_id is None and ledger.task is not None:
         # the task was deleted: nothing of what was acknowledged is there any more
         known = replace(ledger, task=None, url=None, sent={}, settled=None, verified=None)

@@ -70,7 +70,7 @@ def open_stamped(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
         now = os.fstat(file.fileno())
         if (now.st_size, now.st_mtime_ns) != (stamp.size, stamp.mtime_ns):
             raise RunChanged(
-                f"{root / stamp.name} changed while it was being sent.", "Run the same command again."
+                f"{root / stamp.name} changed while it was being read.", "Run the same command again."
             )
 
     with contextlib.ExitStack() as stack:

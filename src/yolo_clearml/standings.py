@@ -115,6 +115,11 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
             write_line(sys.stdout, printable(address))
     if width is not None:
         write_line(sys.stderr, _summary(standings))
+    unsure = sum(isinstance(standing, UpToDate) and standing.unsure for standing in standings)
+    if unsure:
+        were = "was" if unsure == 1 else "were"
+        text = f"{counted(unsure, 'run')} with a ? {were} sent under another configuration of ClearML"
+        write_line(sys.stderr, f"{text}; 'yolo-clearml upload' asks this server what it has.")
 
 
 def _line(cells: Iterable[str], widths: Sequence[int]) -> str:
@@ -130,7 +135,7 @@ def _cells(standing: Standing, folder: str) -> tuple[str, ...]:
     fitness = f"{facts.fitness:.3f}" if facts.fitness is not None else ""
     match standing:
         case UpToDate():
-            told = "verified" if standing.verified else "up to date"
+            told = "verified" if standing.verified else "up to date" + "?" * standing.unsure
         case Pending():
             told = f"{standing.pending} pending" if standing.task_id else "not there yet"
         case Skipped():

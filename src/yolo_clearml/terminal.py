@@ -117,7 +117,8 @@ class Terminal:
             match outcome:
                 case Delivered() | UpToDate() if outcome.proof is not None:
                     different = len(outcome.proof.differences)
-                    told = Text(f"differs ({different})" if different else "verified")
+                    where = f"differs ({different})" if outcome.proof.task_id else "not in ClearML"
+                    told = Text(where if different else "verified")
                     told.stylize("red" if different else "green")
                 case Delivered():
                     size = f", {size_text(outcome.size)}" if outcome.files else ""
@@ -165,16 +166,22 @@ class Terminal:
             self._print(f"  {hint}", to=self._err)
 
     def _proof(self, run: str, proof: Verdict) -> None:
-        differences = proof.differences if self._verbose else proof.differences[:_MOST_FACTS]
-        if differences:
+        found = proof.differences if proof.task_id is not None else ()
+        shown = found if self._verbose else found[:_MOST_FACTS]
+        if proof.differences:
             self._gap()
-            self._print(f"{run} {proof_text(proof)}:", style="red")
-        for difference in differences:
+            self._print(f"{run} {proof_text(proof)}{':' if shown else ''}", style="red")
+        for difference in shown:
             self._print(f"  {difference}")
-        if len(proof.differences) > len(differences):
-            self._print(f"  and {len(proof.differences) - len(differences)} more (-v names them)")
-        if differences:
+        if len(found) > len(shown):
+            self._print(f"  and {len(found) - len(shown)} more (-v names them)")
+        if proof.differences:
             self._print(f"  {mending(proof)}")
+        if proof.extra and self._verbose:
+            self._gap()
+            self._print(f"Only in ClearML, of {run}:")
+            for extra in proof.extra:
+                self._print(f"  {extra}")
 
     def _links(self, done: Sequence[_Done], folder: str) -> None:
         """Print addresses in full, each at the beginning of a line, where a terminal lets it be copied."""

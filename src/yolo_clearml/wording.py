@@ -71,13 +71,19 @@ def sent_text(outcome: Delivered) -> str:
 
 def mending(proof: Verdict) -> str:
     """Say what a person does about differences."""
+    if proof.closed is not None:
+        return proof.closed
     if proof.task_id is None:
         return "'yolo-clearml upload' sends it."
+    if proof.unsent:
+        return "Not all of it was sent; 'yolo-clearml upload' sends the rest."
     return "To mend it, 'yolo-clearml upload --force' sends everything again, into the same task."
 
 
 def proof_text(proof: Verdict) -> str:
     """Write what reading back has shown: verified, 213 values and files are the same."""
+    if proof.task_id is None:
+        return "not in ClearML"
     if proof.differences:
         return f"differs in {counted(len(proof.differences), 'place')}, {proof.facts} are the same"
     return f"verified, {proof.facts} values and files are the same"
