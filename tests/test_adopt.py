@@ -659,7 +659,7 @@ def test_a_run_that_nobody_told_costs_one_request_more(server: ClearMLDouble, ma
     endpoints = Counter(request.endpoint for request in server.requests)
     # by key before and after it is made, by project and name, before it is ended
     assert 4 == endpoints["tasks.get_all_ex"]
-    assert 2 == endpoints["projects.get_all_ex"]
+    assert 1 == endpoints["projects.get_all_ex"]
 
 
 @pytest.mark.parametrize("ledger", ["kept", "lost"])

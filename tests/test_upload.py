@@ -332,6 +332,43 @@ def test_a_task_that_lost_its_events_is_filled_again(
     assert [task["id"]] == list(server.tasks)
 
 
+def test_small_files_share_a_request(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """One that is larger than a proxy takes goes alone."""
+    run = make_run("v8.4.190-detect")
+    picture = (run / "labels.jpg").read_bytes()
+    (run / "labels.jpg").write_bytes(picture[:-2] + bytes(900_000) + picture[-2:])
+    assert [] == fails(upload([run]))
+    bodies = [request.size for request in server.requests if request.endpoint == "files:POST"]
+    assert 1 == sum(size > 900_000 for size in bodies)
+    assert len(bodies) < len(server.files) / 2
+
+
+@pytest.mark.parametrize("limits", [{"parts": 1}, {"size": 300_000}, {"parts": 2, "size": 400_000}])
+def test_a_file_server_that_takes_no_two_files_gets_them_one_by_one(
+    server: ClearMLDouble, make_run: MakeRun, limits: dict[str, int]
+) -> None:
+    """What it did not confirm is sent again, so that it ends as with one that takes them all."""
+    run = make_run("v8.4.190-detect")
+    assert [] == fails(upload([run]))
+    wanted = end_state(server)
+    (run / LEDGER_NAME).unlink()
+    with ClearMLDouble() as lesser, pytest.MonkeyPatch.context() as patch:
+        for name, value in lesser.environ.items():
+            patch.setenv(name, value)
+        lesser.limit_files(**limits)
+        assert [] == fails(upload([run]))
+        assert wanted == end_state(lesser)
+
+
+def test_files_are_never_said_to_be_there_when_one_is_not(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """A file server that confirms nothing of a request and takes nothing alone leaves no event behind."""
+    run = make_run("v8.4.190-detect")
+    server.limit_files(parts=0)
+    assert "did not confirm" in fails(upload([run]))[0]
+    (task,) = server.tasks
+    assert ({}, {}, {}) == (server.images(task), server.plots(task), server.models)
+
+
 def test_two_uploaders_that_race_end_with_one_task(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Copies on two machines, neither sees the other's task in time: the older stays, the other goes."""
     one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-killed", "copy")
@@ -343,7 +380,7 @@ def test_two_uploaders_that_race_end_with_one_task(server: ClearMLDouble, make_r
             upload([two])
 
     server.before_request = race
-    outcomes = upload([one])
+    outcomes = upload([one], timeout=20.0)  # one waits for the other
     assert [] == fails(outcomes)
     assert 1 == len(server.tasks)
     (task,) = server.tasks

@@ -7,7 +7,6 @@ not wait for what it does not use.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from .library import Options, plan_run, read_run, status, upload, verify, watch
     from .scan import NotARun, Run
 
-__version__ = version("yolo-clearml")
+__version__ = "0.1.0"  # stated, for looking it up in the installation takes longer than --help
 __all__ = [
     "Choice",
     "Delivered",

@@ -10,9 +10,9 @@ where more than one task fits, or one does in part, none is taken and they are n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
@@ -140,6 +140,7 @@ class Found:
 
     task_id: str | None = None
     notes: tuple[str, ...] = ()
+    projects: Mapping[str, Json | None] = field(default_factory=dict)  # that were looked for, by name
 
 
 class _Fit(Enum):
@@ -161,9 +162,18 @@ def search(api: Api, plan: Plan, key: str) -> Found:
 
     It is looked for under the project and name that the run itself asks for, and under those wished for.
     """
+    places = dict.fromkeys([plan.folder, (plan.project, plan.name)])
+    projects = {name: project_named(api, name) for name in dict.fromkeys(project for project, _ in places)}
     rows: dict[str, Json] = {}
-    for project, name in dict.fromkeys([plan.folder, (plan.project, plan.name)]):
-        rows |= {row["id"]: row for row in _named_so(api, project, name)}
+    for project, name in places:
+        there = projects[project]
+        if there is not None:
+            rows |= {row["id"]: row for row in _named_so(api, there["id"], name)}
+    return replace(_chosen(api, plan, key, rows), projects=projects)
+
+
+def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
+    """Choose among all tasks of the project and name."""
     marked = [row for row in rows.values() if mark_of(row) == key]
     if marked:  # by an upload that was stopped there
         return Found(marked[0]["id"], (_taken(marked[0]["id"]),))
@@ -186,12 +196,9 @@ def search(api: Api, plan: Plan, key: str) -> Found:
     )
 
 
-def _named_so(api: Api, project: str, name: str) -> Iterator[Json]:
-    there = project_named(api, project)
-    if there is None:
-        return
+def _named_so(api: Api, project_id: str, name: str) -> Iterator[Json]:
     query = {
-        "project": [there["id"]],
+        "project": [project_id],
         "name": f"^{escaped(name)}$",
         "type": ["training"],
         "only_fields": ["id", "name", "status", "system_tags", "runtime", "hyperparams"],

@@ -13,7 +13,7 @@ import logging
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -297,25 +297,30 @@ class Api:
                 "Run the same command again; if it stays so, look into the API server's log.",
             )
 
-    def upload(self, url: str, key: str, base: str, file: BinaryIO, advance: Callable[[int], None]) -> None:
-        """Store one file; returns only if the storage has confirmed it.
+    def upload(self, base: str, files: Mapping[str, BinaryIO], advance: Callable[[int], None]) -> None:
+        """Store files by their keys below ``base``; returns only if the storage has confirmed each of them.
 
-        ``key`` lies below ``base``; ``url`` is both together, quoted. ``advance`` is told the bytes sent.
-        Raises FileServerUnreachable.
+        A file server takes several in one request (clearml-server's fileserver.py stores each part of the
+        form and names them all in its reply); where it, or a proxy before it, does not, they are sent one by
+        one. ``advance`` is told the bytes sent. Raises FileServerUnreachable.
         """
-        if urlsplit(url).scheme in ("http", "https"):
-            if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
-                raise self._down[base].afresh()
-            try:
-                self._patiently(lambda: self._post_file(base, key, file, advance))
-            except FileNotTaken:
-                raise
-            except FileServerUnreachable as error:
-                self._down[base] = error
-                raise
-        else:
-            self._store(base, f"{base.rstrip('/')}/{key}", file)
-            advance(file.tell())
+        if urlsplit(base).scheme not in ("http", "https"):
+            for key, file in files.items():
+                self._store(base, f"{base.rstrip('/')}/{key}", file)
+                advance(file.tell())
+            return
+        if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
+            raise self._down[base].afresh()
+        try:
+            self._patiently(lambda: self._post_files(base, files, advance))
+        except _NotTogether:
+            for key, file in files.items():
+                self.upload(base, {key: file}, advance)
+        except FileNotTaken:
+            raise
+        except FileServerUnreachable as error:
+            self._down[base] = error
+            raise
 
     def fetch(self, url: str, most: int) -> Content | None:
         """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
@@ -386,14 +391,14 @@ class Api:
             raise RefusedRequest(endpoint, code, subcode, str(meta.get("result_msg") or "no reason given"))
         return data
 
-    def _post_file(self, base: str, key: str, file: BinaryIO, advance: Callable[[int], None]) -> None:
+    def _post_files(self, base: str, files: Mapping[str, BinaryIO], advance: Callable[[int], None]) -> None:
         http, where = self._file_session(), public_address(base)
-        file.seek(0, 2)
-        size = file.tell()
-        file.seek(0)
-        monitor = MultipartEncoderMonitor(
-            MultipartEncoder(fields={key: (key, file, "application/octet-stream")}), _differences(advance)
-        )
+        size = 0
+        for file in files.values():
+            size += file.seek(0, 2)
+            file.seek(0)
+        fields = {key: (key, file, "application/octet-stream") for key, file in files.items()}
+        monitor = MultipartEncoderMonitor(MultipartEncoder(fields=fields), _differences(advance))
         headers = {"Content-Type": monitor.content_type}
         if base.rstrip("/") == self.files_host:
             headers = self._session.add_auth_headers(headers)
@@ -428,15 +433,19 @@ class Api:
                     "Check that it belongs to the same ClearML server as the credentials.",
                 )
             )
+        stored = reply.status_code == requests.codes.ok and _confirms(reply, list(files))
+        if not stored and len(files) > 1:
+            raise _NotTogether
+        name = next(iter(files))
         if reply.status_code == requests.codes.request_entity_too_large:
             raise FileNotTaken(
-                f"The file server at {where} finds {key} too large ({size} bytes).",
+                f"The file server at {where} finds {name} too large ({size} bytes).",
                 "Raise the limit of the proxy before it (nginx: client_max_body_size), or store models"
                 " elsewhere with --output-uri.",
             )
-        if reply.status_code != requests.codes.ok or not _confirms(reply, key):
+        if not stored:
             raise FileNotTaken(
-                f"{where} did not confirm {key} ({reply.status_code}): it does not answer as a file"
+                f"{where} did not confirm {name} ({reply.status_code}): it does not answer as a file"
                 " server does.",
                 "Set api.files_server in clearml.conf (or CLEARML_FILES_HOST) to ClearML's file server,"
                 " usually port 8081.",
@@ -545,17 +554,27 @@ def _differences(advance: Callable[[int], None]) -> Callable[[Any], None]:
     return tell
 
 
-def _confirms(reply: requests.Response, key: str) -> bool:
-    """Tell whether a file server's reply names the one file that was sent."""
+class _NotTogether(Exception):
+    """A file server did not confirm every file of a request; it may take them one by one."""
+
+
+def _confirms(reply: requests.Response, keys: Sequence[str]) -> bool:
+    """Tell whether a file server's reply names just the files that were sent."""
     try:
         stored = reply.json()
     except ValueError:
         return False
-    if not (isinstance(stored, list) and len(stored) == 1 and isinstance(stored[0], str)):
-        return False
+    return (
+        isinstance(stored, list)
+        and len(stored) == len(keys)
+        and all(_names(path, key) for path, key in zip(stored, keys, strict=True))
+    )
+
+
+def _names(path: object, key: str) -> bool:
     # it normalises paths, and decodes names that are not plain ASCII in its own way
     name = key.rpartition("/")[2]
-    return not name.isascii() or stored[0].rpartition("/")[2] == name.replace("\\", "")
+    return isinstance(path, str) and (not name.isascii() or path.rpartition("/")[2] == name.replace("\\", ""))
 
 
 def _log_to_stderr() -> None:

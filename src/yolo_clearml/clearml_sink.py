@@ -15,9 +15,9 @@ import io
 import operator
 import queue
 import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -55,7 +55,8 @@ _WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a s
 _MOST_EVENTS = 5000  # in a request; the index is refreshed for each, so few large ones are faster
 _MOST_BYTES = 4 * 2**20  # in a request; the server takes 15 MiB
 _EVENT_BYTES = 320  # of an event without its names, with room to spare
-_UPLOADS = 4  # files at a time
+_UPLOADS = 4  # requests with files at a time
+_MOST_FILE_BYTES = 900_000  # in a request with several; nginx takes 1 MiB where nobody has set more
 _TAKEN_OVER = 3  # times that another uploader may end the task under our hands
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
 _FIELDS += ["system_tags", "hyperparams.properties"]
@@ -90,16 +91,17 @@ class ClearmlSink:
     ) -> Iterator[Delivery]:
         """Find the task, else make it; raises TaskOffLimits where a person has closed it to writers."""
         key = plan.key + copy
-        notes: tuple[str, ...] = ()
+        found = adoption.Found()
         with self._logged_in() as api:
             if given is None:
-                task, notes = self._find(api, plan, task_id, copy)
+                task, found = self._find(api, plan, task_id, copy)
             else:
                 task = _given(api, given, plan.key)
             fresh = task is None or task["id"] != task_id or task["status"] == "created"
+            made = task is None
             if task is None:
-                task = self._make(api, plan, key)
-            untold = given is None and not notes  # by nobody but us
+                task = self._make(api, plan, key, found)
+            untold = given is None and not found.notes  # by nobody but us
             others = mark_of(task) is not None or (key_of(task) is None and not untold)
             if not others:
                 _require_writable(task, stopped=given is not None)
@@ -107,8 +109,8 @@ class ClearmlSink:
                     # a person reset the task: that wipes the key it is found by
                     api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
             where = self._destination(api, task)
-            asked_for = given is not None
-            yield _TaskDelivery(api, plan, root, task, fresh, where, key, notes, others, asked_for)
+            told = (made, others, given is not None)
+            yield _TaskDelivery(api, plan, root, task, fresh, where, key, found.notes, *told)
 
     def verify(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Verdict:
         """Read the task of a plan back, every value and every byte, and compare; nothing is changed.
@@ -128,14 +130,14 @@ class ClearmlSink:
 
     def _find(
         self, api: Api, plan: Plan, task_id: str | None, copy: str
-    ) -> tuple[Json | None, tuple[str, ...]]:
-        """Find the task of a run, made by us or told by the live callback, and what to say about it."""
+    ) -> tuple[Json | None, adoption.Found]:
+        """Find the task of a run, made by us or told by the live callback, and what came of looking."""
         key = plan.key + copy
         task = _known(api, task_id, plan.key) or _by_key(api, key)
         if task is not None or copy:  # a copy was asked for with --new, whatever there is
-            return task, ()
+            return task, adoption.Found()
         found = adoption.search(api, plan, key)
-        return _by_id(api, found.task_id) if found.task_id is not None else None, found.notes
+        return _by_id(api, found.task_id) if found.task_id is not None else None, found
 
     @contextmanager
     def _logged_in(self) -> Iterator[Api]:
@@ -152,9 +154,9 @@ class ClearmlSink:
                 self._failure = failure
             raise
 
-    def _make(self, api: Api, plan: Plan, key: str) -> Json:
+    def _make(self, api: Api, plan: Plan, key: str, found: adoption.Found) -> Json:
         """Make the task; if another uploader made one meanwhile, both keep the older."""
-        project_id, destination = _project(api, plan.project)
+        project_id, destination = _project(api, plan.project, found.projects)
         entry = {
             "name": plan.name,
             "project": project_id,
@@ -242,23 +244,23 @@ def _by_key(api: Api, key: str) -> Json | None:
     return min(ours, key=lambda task: (str(task.get("created")), task["id"]), default=None)
 
 
-def _project(api: Api, name: str) -> tuple[str, str | None]:
-    """Find or make a project; gives its id and the default destination of its models, if it has one."""
+def _project(api: Api, name: str, seen: Mapping[str, Json | None]) -> tuple[str, str | None]:
+    """Give a project's id and the default destination of its models, if it has one; make it where it lacks.
 
-    def find() -> tuple[str, str | None] | None:
-        match = project_named(api, name)
-        return (match["id"], match.get("default_output_destination")) if match else None
-
-    there = find()
+    ``seen`` are projects that were looked for a moment ago, by name.
+    """
+    there = seen[name] if name in seen else project_named(api, name)
     if there is None:
         try:
             entry = {"name": name, "description": ""}
-            return api.create("projects.create", entry, lambda: (find() or (None, None))[0]), None
+            made = api.create("projects.create", entry, lambda: (project_named(api, name) or {}).get("id"))
         except RefusedRequest:
-            there = find()  # another uploader may have made it a moment ago
+            there = project_named(api, name)  # another uploader may have made it a moment ago
             if there is None:
                 raise
-    return there
+        else:
+            return made, None
+    return there["id"], there.get("default_output_destination")
 
 
 def _require_writable(task: Json, stopped: bool = False) -> None:
@@ -304,6 +306,7 @@ class _TaskDelivery:
     _destination: str
     _key: str  # that the task is marked with
     _notes: Sequence[str]
+    _made: bool  # a moment ago, so that it holds nothing
     others: bool  # told by somebody else: it is sent only what it lacks
     asked_for: bool  # by a person, with its id
 
@@ -449,13 +452,17 @@ class _TaskDelivery:
             )
 
     def _send_parameters(self, batch: Sequence[Report]) -> None:
-        for event in (event for report in batch for event in report.events):
-            if isinstance(event, (Hyperparameters, Properties)):
-                whole = isinstance(event, Hyperparameters) and not self.others
-                replaced = "section" if whole else "none"
-                payload: Json = {"task": self.task_id, "hyperparams": payloads.parameters(event)}
-                payload |= {"replace_hyperparams": replaced, "force": True}
-                self._change("tasks.edit_hyper_params", payload)
+        """Send parameters and user properties; what is no argument any more goes, but no property does."""
+        told = [event for report in batch for event in report.events]
+        arguments = [item for e in told if isinstance(e, Hyperparameters) for item in payloads.parameters(e)]
+        properties = [item for e in told if isinstance(e, Properties) for item in payloads.parameters(e)]
+        calls = [(arguments, "none" if self.others else "section"), (properties, "none")]
+        if self._made:
+            calls = [(arguments + properties, "none")]
+        for items, replaced in calls:
+            if items:
+                payload = {"hyperparams": items, "replace_hyperparams": replaced, "force": True}
+                self._change("tasks.edit_hyper_params", {"task": self.task_id, **payload})
 
     def _send_events(self, batch: Sequence[Report]) -> Generator[Step, None, None]:
         events = [event for report in batch for event in report.events]
@@ -494,24 +501,28 @@ class _TaskDelivery:
                 return payloads.model_key(self._folder, event.file.name)
 
     def _upload(self, files: Sequence[_File]) -> Generator[Step, None, dict[str, tuple[int, int]]]:
-        """Upload several files at a time; gives the width and height of plots by storage key."""
+        """Upload files, several at a time; gives the width and height of plots by storage key."""
         sizes: dict[str, tuple[int, int]] = {}
         moved: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
-        def upload(event: _File) -> None:
-            key = self._file_key(event)
-            base = self._destination if isinstance(event, OutputModel) else self._api.files_host
-            with self._content(event) as file:
-                if isinstance(event, (Plot, DrawnPlot)):
-                    sizes[key] = picture_size(file)
-                self._api.upload(payloads.url_of(base, key), key, base, file, moved.put)
+        def upload(group: Sequence[_File]) -> None:
+            base = self._destination if isinstance(group[0], OutputModel) else self._api.files_host
+            with ExitStack() as stack:
+                opened: dict[str, BinaryIO] = {}
+                for event in group:
+                    key = self._file_key(event)
+                    opened[key] = file = stack.enter_context(self._content(event))
+                    if isinstance(event, (Plot, DrawnPlot)):
+                        sizes[key] = picture_size(file)
+                self._api.upload(base, opened, moved.put)
 
         def done(_: Future[None]) -> None:
             moved.put(None)
 
         if files:
-            with ThreadPoolExecutor(min(_UPLOADS, len(files)), "upload") as pool:
-                futures = [pool.submit(upload, event) for event in files]
+            groups = list(_groups(files))
+            with ThreadPoolExecutor(min(_UPLOADS, len(groups)), "upload") as pool:
+                futures = [pool.submit(upload, group) for group in groups]
                 for future in futures:
                     future.add_done_callback(done)
                 try:
@@ -541,7 +552,7 @@ class _TaskDelivery:
         yield from self._upload([event])
         uri = payloads.url_of(self._destination, self._file_key(event))
         entry = payloads.model(event.labels, event.name, uri, self.task_id, str(self._task["project"]))
-        model = self._model_at(uri)
+        model = None if self._made else self._model_at(uri)
         if model is None:
             made = self._api.create("models.create", entry, lambda: (self._model_at(uri) or {}).get("id"))
             model = self._model_at(uri) or {**entry, "id": made}
@@ -594,6 +605,21 @@ def _batches(reports: Sequence[Report]) -> Iterator[list[Report]]:
         kind, events, size = mine, events + grows, size + weighs
     if batch:
         yield batch
+
+
+def _groups(files: Sequence[_File]) -> Iterator[list[_File]]:
+    """Group small files, in order, so that each group is one request."""
+    group: list[_File] = []
+    total = 0
+    for event in files:
+        size = file_size(event) or 0
+        if group and total + size > _MOST_FILE_BYTES:
+            yield group
+            group, total = [], 0
+        group.append(event)
+        total += size
+    if group:
+        yield group
 
 
 def _kind(report: Report) -> str:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
-from uuid import uuid4
 
 from .compare import Verdict
 from .errors import OurFault, RunBusy, RunGone, UsageError, YoloClearmlError
@@ -519,7 +518,7 @@ def _deliver(
         ledger = replace(ledger, configured=work.server_hint)
     if pending or alive:
         if work.new:
-            ledger = replace(ledger, task=None, url=None, sent={}, copy=uuid4().hex[:8])
+            ledger = replace(ledger, task=None, url=None, sent={}, copy=os.urandom(4).hex())
             held.save(ledger)  # before the task is made: a crash must not cost a second one
         with work.sink().open(planned, path, ledger.task, ledger.copy, work.task_id) as delivery:
             if delivery.fresh:

@@ -110,6 +110,10 @@ class ClearMLDouble:
         """Let the file server listen (again), on the port it always had."""
         self._files_endpoint.start()
 
+    def limit_files(self, *, parts: int | None = None, size: int | None = None) -> None:
+        """Let the file server store so many files of a request, and refuse larger ones than ``size``."""
+        self._store.most_parts, self._store.most_bytes = parts, size
+
     def stop_files(self) -> None:
         """Refuse connections to the file server and break those that are open."""
         self._files_endpoint.stop()

@@ -65,6 +65,8 @@ class FileStore:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.most_parts: int | None = None  # of a request that are stored, as a lesser server might
+        self.most_bytes: int | None = None  # of a request, as a proxy limits them
         self.files: dict[str, bytes] = {}
 
     def handle(self, incoming: Incoming) -> Reply:
@@ -83,7 +85,9 @@ class FileStore:
 
     def _upload(self, incoming: Incoming) -> Reply:
         stored = []
-        for field, content in uploads(incoming):
+        if self.most_bytes is not None and len(incoming.body) > self.most_bytes:
+            return _page(413, "Request Entity Too Large")
+        for field, content in uploads(incoming)[: self.most_parts]:
             path = normal_path(field)
             if path is None:
                 return _page(404, "Not Found")
