@@ -1,0 +1,392 @@
+"""How fast, how large, how many requests: this program beside what a user would write, in one run.
+
+    .venv/bin/python tests/benchmark.py            all of it, some minutes
+    .venv/bin/python tests/benchmark.py one help   some of it
+
+It talks to the server double on loopback, so what it shows is the client's own share; the ratios carry over
+to another machine, the seconds do not. Nothing else should be at work on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from double import ClearMLDouble
+
+SAMPLE = Path(__file__).parent.parent / "sample_runs" / "v8.4.190-detect"
+SERIES = 14
+TOOL = [str(Path(sys.executable).with_name("yolo-clearml"))]
+PYTHON = [sys.executable, "-c"]
+
+# What a user would write: the calls of Ultralytics' callback, fed from the run directory.
+SCRIPT = """
+import csv, sys
+from pathlib import Path
+from clearml import OutputModel, Task
+import matplotlib
+matplotlib.use("Agg")
+import matplotlib.image as mpimg, matplotlib.pyplot as plt
+run = Path(sys.argv[1])
+task = Task.init(project_name="Ultralytics", task_name="train", tags=["Ultralytics"], output_uri=True,
+                 reuse_last_task_id=False, auto_connect_frameworks={"pytorch": False, "matplotlib": False})
+import yaml
+task.connect(yaml.safe_load((run / "args.yaml").read_text()), name="General")
+log = task.get_logger()
+for row in csv.DictReader((run / "results.csv").open()):
+    for name, value in row.items():
+        if "/" in name:
+            log.report_scalar(name.split("/")[0], name, float(value), int(row["epoch"]) - 1)
+for image in sorted([*run.glob("train_batch*.jpg"), *run.glob("val*.jpg")]):
+    log.report_image("Mosaic", image.name, 0, local_path=str(image))
+for plot in sorted(run.glob("*.png")):
+    figure = plt.figure()
+    axes = figure.add_axes([0, 0, 1, 1], frameon=False, aspect="auto", xticks=[], yticks=[])
+    axes.imshow(mpimg.imread(str(plot)))
+    log.report_matplotlib_figure(title=plot.stem, series="", figure=figure, report_interactive=False)
+    plt.close(figure)
+task.update_output_model(model_path=str(run / "weights/best.pt"), model_name="train", auto_delete_file=False)
+task.close()
+"""
+
+# What nobody can do without: the SDK's import, and the bytes.
+BARE = """
+import os, sys
+from pathlib import Path
+import clearml, requests
+run = Path(sys.argv[1])
+for file in [*run.glob("*.jpg"), *run.glob("*.png"), run / "weights/best.pt"]:
+    requests.post(os.environ["CLEARML_FILES_HOST"], files={file.name: file.open("rb")})
+"""
+
+ONE_COMMAND = """
+import typer
+app = typer.Typer()
+@app.command()
+def run(name: str = typer.Option("x", help="A name.")) -> None:
+    print(name)
+app()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a process took."""
+
+    wall: float  # seconds
+    cpu: float  # seconds
+    rss: float  # MiB, at its peak
+    requests: int = 0
+    sent: int = 0  # bytes
+
+
+# A process begins with the peak of the one that forks it, so a small one does, which measures as well.
+LAUNCHER = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([status, time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+"""
+
+
+def measure(command: Sequence[str], server: ClearMLDouble | None = None) -> Cost:
+    """Run a process to its end; raises where it fails."""
+    already = len(server.requests) if server else 0
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "YOLO_"))}
+    env |= {"CLEARML_CONFIG_FILE": "/nonexistent", **(server.environ if server else {})}
+    env["YOLO_CLEARML_STATE_DIR"] = tempfile.gettempdir() + "/nonexistent"
+    launched = [sys.executable, "-S", "-c", LAUNCHER, *command]
+    ended = subprocess.run(launched, env=env, capture_output=True, text=True, check=True)
+    status, wall, cpu, peak = json.loads(ended.stdout)
+    if status != 0:
+        raise RuntimeError(f"{command[:4]} ended with {status}: {ended.stderr[-2000:]}")
+    requests = server.requests[already:] if server else []
+    rss = peak / (1024 if sys.platform == "linux" else 1024**2)
+    return Cost(wall, cpu, rss, len(requests), sum(request.size for request in requests))
+
+
+def best_of(times: int, action: Callable[[], Cost]) -> Cost:
+    """Take the quickest: what is slower was disturbed."""
+    return min((action() for _ in range(times)), key=lambda cost: cost.wall)
+
+
+def make_run(path: Path, epochs: int, pictures: int = 9, plots: int = 9, model: int = 6_000_000) -> Path:
+    """Make a finished run, its checkpoint padded to so many bytes."""
+    (path / "weights").mkdir(parents=True)
+    shutil.copy2(SAMPLE / "args.yaml", path / "args.yaml")
+    losses = [f"train/loss{n}" for n in range(SERIES - 7)]
+    columns = [*losses, "metrics/mAP50(B)", "metrics/mAP50-95(B)", *(f"val/loss{n}" for n in range(3))]
+    columns += ["lr/pg0", "lr/pg1"]
+    random.seed(path.name)
+    rows = [
+        ",".join([str(n), f"{n * 9.5:.6g}", *(f"{random.random():.5f}" for _ in columns)])
+        for n in range(1, epochs + 1)
+    ]
+    (path / "results.csv").write_text("\n".join([",".join(["epoch", "time", *columns]), *rows, ""]))
+    names = [f"train_batch{n}.jpg" for n in range(3)]
+    names += [f"val_batch{n}_{what}.jpg" for n in range(3) for what in ("labels", "pred")]
+    for name in names[:pictures]:
+        shutil.copy(SAMPLE / "val_batch0_pred.jpg", path / name)
+    names = [f"Box{n}_curve.png" for n in ("F1", "P", "PR", "R")]
+    names += ["confusion_matrix.png", "confusion_matrix_normalized.png", "results.png"]
+    names += [f"Extra{n}_curve.png" for n in range(9)]
+    for name in names[:plots]:
+        shutil.copy(SAMPLE / "results.png", path / name)
+    for name in ("best.pt", "last.pt"):
+        shutil.copy(SAMPLE / "weights" / name, path / "weights" / name)
+        missing = model - (path / "weights" / name).stat().st_size
+        if missing > 0:
+            with zipfile.ZipFile(path / "weights" / name, "a") as archive:
+                archive.writestr("best/padding", random.randbytes(missing))
+    return path
+
+
+# -- scenes ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def workplace(latency: float = 0.0) -> Iterator[tuple[Path, ClearMLDouble]]:
+    """Give an empty folder and a server that takes so many seconds more for each request."""
+    with tempfile.TemporaryDirectory() as folder, ClearMLDouble() as server:
+        server.latency = latency
+        yield Path(folder), server
+
+
+def times(ours: Cost, other: Cost) -> str:
+    """Write how many times as long something took."""
+    return f"{ours.wall / other.wall:.2f}"
+
+
+def row(what: str, goal: str, seen: str) -> None:
+    """Print a line of the table."""
+    print(f"| {what} | {goal} | {seen} |", flush=True)
+
+
+def one() -> None:
+    """One run beside the script a user would write, and its second upload beside --version."""
+    for latency in (0.0, 0.05):
+        said = f"one run, {latency * 1000:.0f} ms a request"
+        with workplace(latency) as (folder, server):
+            theirs = measure([*PYTHON, SCRIPT, str(make_run(folder / "run", 300))], server)
+        with workplace(latency) as (folder, server):
+            bare = measure([*PYTHON, BARE, str(make_run(folder / "run", 300))], server)
+        with workplace(latency) as (folder, server):
+            run = make_run(folder / "run", 300)
+            ours = measure([*TOOL, "upload", str(run)], server)
+            scalars = sum(
+                any(line["type"] == "training_stats_scalar" for line in request.payload)
+                for request in server.requests
+                if request.endpoint == "events.add_batch"
+            )
+            row(f"{said}: wall", "1/12", f"1/{theirs.wall / ours.wall:.1f} ({ours.wall:.2f} s)")
+            row("CPU", "", f"1/{theirs.cpu / ours.cpu:.1f} ({ours.cpu:.2f} s)")
+            row("requests", "30", f"{ours.requests} (script: {theirs.requests})")
+            row("of them for its scalars", "3", f"{scalars}")
+            row("bytes sent", "", f"{ours.sent / 1e6:.1f} MB (script: {theirs.sent / 1e6:.1f} MB)")
+            row("peak RSS", "90 MB", f"{ours.rss:.0f} MB (script: {theirs.rss:.0f} MB)")
+            row("wall, beside `import clearml` and a bare POST of each file", "1.3", times(ours, bare))
+            if not latency:
+                version = best_of(9, lambda: measure([*TOOL, "--version"]))
+                again = best_of(9, lambda run=run: measure([*TOOL, "upload", str(run)], server))  # type: ignore[misc]
+                row("its second upload, beside `--version`", "1.5", times(again, version))
+                row("requests", "0", str(again.requests))
+
+
+def many() -> None:
+    """A thousand runs, four at a time; and the memory that a tenth of them takes."""
+    with workplace() as (folder, server):
+        for n in range(1000):
+            make_run(folder / ("few" if n < 100 else "most") / f"train{n}", 100, pictures=3, plots=0, model=0)
+        few = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "few")], server)
+        most = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "most")], server)
+        row("1,000 runs of 100 epochs and 3 pictures", "20 runs/s", f"{900 / most.wall:.0f} runs/s")
+        row("its peak RSS, 900 runs beside 100", "1.0", f"{most.rss / few.rss:.2f} ({most.rss:.0f} MB)")
+
+
+def delivered() -> None:
+    """Ten thousand delivered runs: nothing new, and status."""
+    with workplace() as (folder, server):
+        proto = make_run(folder / "runs" / "proto", 100, pictures=3, plots=0, model=0)
+        measure([*TOOL, "upload", "-q", str(proto)], server)
+        for n in range(9999):
+            copy = folder / "runs" / f"p{n // 100}" / f"train{n}"
+            (copy / "weights").mkdir(parents=True)
+            for file in proto.rglob("*"):
+                if file.name == ".yolo-clearml.json":
+                    shutil.copy2(file, copy / file.name)
+                elif file.is_file():
+                    os.link(file, copy / file.relative_to(proto))
+        command = [*TOOL, "upload", str(folder / "runs")]
+        nothing = best_of(3, lambda: measure(command, server))
+        row("10,000 delivered runs, nothing new", "1 s", f"{nothing.wall:.2f} s")
+        row("its requests and peak RSS", "0, 60 MB", f"{nothing.requests}, {nothing.rss:.0f} MB")
+        stats = best_of(3, lambda: measure([*PYTHON, STATS, str(folder / "runs")]))
+        row("beside the bare listing of all their files", "", f"{nothing.wall / stats.wall:.1f}")
+        shown = best_of(3, lambda: measure([*TOOL, "status", str(folder / "runs")]))
+        row("`status` of 10,000 runs", "2 s", f"{shown.wall:.2f} s")
+
+
+STATS = """
+import os, sys
+for folder, _, files in os.walk(sys.argv[1]):
+    for file in files:
+        os.stat(os.path.join(folder, file))
+"""
+
+
+def follow() -> None:
+    """Two thousand runs that are done and twenty that grow: how long a row takes, and what idling costs."""
+    with workplace() as (folder, server):
+        for n in range(2000):
+            make_run(folder / "runs" / f"p{n // 100}" / f"train{n}", 3, pictures=0, plots=0, model=0)
+        growing = [make_run(folder / "runs" / "now" / f"train{n}", 3, 3, 0, 0) for n in range(20)]
+        for run in growing:
+            lines = (run / "results.csv").read_text().splitlines(keepends=True)
+            (run / "results.csv").write_text("".join(lines[:2]))
+            (run / "weights" / "last.pt").unlink()
+            (run / "weights" / "best.pt").unlink()
+            (run / "args.yaml").write_text((run / "args.yaml").read_text() + "save: false\n")
+        env = {**os.environ, **server.environ, "CLEARML_CONFIG_FILE": "/nonexistent"}
+        process = subprocess.Popen([*TOOL, "watch", "-q", str(folder / "runs")], env=env)
+        try:
+            wait_until(lambda: len(server.tasks) == 2020)
+            time.sleep(5)
+            waited = sorted(rows_to_server(growing, server, 400))
+            p50, p99 = waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
+            row(
+                "watch, 2,000 + 20 runs, 2 rows/s: row to server, 99 %",
+                "1 s",
+                f"{p99:.2f} s (half: {p50:.2f} s)",
+            )
+            before = cpu_of(process.pid)
+            time.sleep(60)
+            idle = (cpu_of(process.pid) - before) / 60
+            row("watch, idle: CPU of a core", "0.5 %", f"{idle * 100:.2f} %")
+            row("watch: RSS", "120 MB", f"{rss_of(process.pid):.0f} MB")
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def rows_to_server(runs: Sequence[Path], server: ClearMLDouble, rows: int) -> list[float]:
+    """Append rows to runs, by chance, two a second; gives the seconds each took to the server."""
+    chance = random.Random(0)
+    epochs = dict.fromkeys(runs, 1)
+    written: dict[float, float] = {}  # a value that no other row has: when it was written
+    arrived: dict[float, float] = {}
+    seen = len(server.requests)
+
+    def look() -> None:
+        nonlocal seen
+        now = time.perf_counter()
+        for request in server.requests[seen:]:
+            seen += 1
+            for line in request.payload if request.endpoint == "events.add_batch" else ():
+                if line.get("variant") == "train/loss0" and line["value"] in written:
+                    arrived.setdefault(line["value"], now)
+
+    for number in range(rows):
+        run = chance.choice(runs)
+        epochs[run] += 1
+        line = (run / "results.csv").read_text().splitlines()[1].split(",")
+        line[:3] = str(epochs[run]), f"{epochs[run] * 9.5:.6g}", str(100.0 + number)
+        with (run / "results.csv").open("a") as file:
+            file.write(",".join(line) + "\n")
+        written[100.0 + number] = time.perf_counter()
+        until = time.perf_counter() + chance.expovariate(2.0)
+        while time.perf_counter() < until:
+            look()
+            time.sleep(0.005)
+
+    def all_there() -> bool:
+        look()
+        return len(arrived) == rows
+
+    wait_until(all_there)
+    return [arrived[value] - begun for value, begun in written.items()]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look every few milliseconds, ten minutes at most."""
+    end = time.monotonic() + 600
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.005)
+
+
+def cpu_of(pid: int) -> float:
+    """Read a process's CPU time, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_of(pid: int) -> float:
+    """Read a process's resident memory, in MiB."""
+    line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def growing() -> None:
+    """One more row of a long run and of a short one, beside reading the file."""
+    from yolo_clearml.library import plan_run, read_run
+    from yolo_clearml.scan import Run
+
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = {}
+        for epochs in (50, 5000):
+            run = make_run(Path(folder) / f"run{epochs}", epochs, 3, 0, 0)
+            began = time.process_time()
+            for _ in range(5):
+                found = read_run(run)
+                assert isinstance(found, Run)
+                for report in plan_run(found).reports:
+                    assert report.digest
+            seconds[epochs] = (time.process_time() - began) / 5
+            size = (run / "results.csv").stat().st_size
+        row("a row more at 5,000 epochs, beside 50", "the read", f"+{seconds[5000] - seconds[50]:.2f} s CPU")
+        row("that file", "", f"{size / 1e6:.1f} MB")
+
+
+def help_() -> None:
+    """--help and --version beside a Typer program of one command."""
+    single = best_of(7, lambda: measure([*PYTHON, ONE_COMMAND, "--help"]))
+    for option in ("--help", "--version"):
+        ours = best_of(7, lambda option=option: measure([*TOOL, option]))  # type: ignore[misc]
+        row(f"`{option}`, beside the help of a Typer program of one command", "1.5", times(ours, single))
+
+
+SCENES = {
+    "one": one,
+    "many": many,
+    "delivered": delivered,
+    "follow": follow,
+    "growing": growing,
+    "help": help_,
+}
+
+
+def main() -> None:
+    """Play the scenes that are asked for, or all."""
+    cores = os.cpu_count()
+    print(f"{platform.system()}, {platform.machine()}, {cores} cores, Python {platform.python_version()}\n")
+    print("| work | goal | seen |\n|---|---|---|")
+    for name in sys.argv[1:] or SCENES:
+        SCENES[name]()
+
+
+if __name__ == "__main__":
+    main()
