@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from double import ClearMLDouble
 
 GOLDEN = Path(__file__).parent / "golden"
 MakeRun = Callable[..., Path]
+Doubles = Callable[[], ClearMLDouble]
 
 
 @pytest.fixture
@@ -44,6 +46,43 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ClearMLD
         for name, value in server.environ.items():
             monkeypatch.setenv(name, value)
         yield server
+
+
+@pytest.fixture
+def small_run(make_run: MakeRun) -> Path:
+    """Give a finished run with one of each kind of report, so that every step occurs and few twice."""
+    run = make_run("v8.4.190-detect")
+    for name in ("labels", "Box", "confusion_matrix"):
+        for path in run.glob(f"{name}*"):
+            path.unlink()
+    for name in ("train_batch1.jpg", "train_batch2.jpg", "val_batch0_labels.jpg"):
+        (run / name).unlink()
+    return run
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the folder of this process for temporary files, which is its own."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def doubles(monkeypatch: pytest.MonkeyPatch) -> Callable[[], ClearMLDouble]:
+    """Give a function that makes a server and leads this process to it."""
+
+    def make() -> ClearMLDouble:
+        double = ClearMLDouble()
+        double.start_api()
+        double.start_files()
+        for name, value in double.environ.items():
+            monkeypatch.setenv(name, value)
+        return double
+
+    return make
 
 
 def long_after() -> float:

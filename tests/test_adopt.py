@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeRun
+from conftest import Doubles, MakeRun
 from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR
+from killing import killed_at_request
 from live import RENDERED, expected, tell, tell_by_sdk
 from test_verify import planned
 from uploading import end_state, fails, upload
@@ -665,9 +664,9 @@ def test_a_run_that_nobody_told_costs_one_request_more(server: ClearMLDouble, ma
 @pytest.mark.parametrize("ledger", ["kept", "lost"])
 @pytest.mark.parametrize("end", ["completed", "stopped", None])
 def test_killed_at_every_request_of_an_adoption(
-    monkeypatch: pytest.MonkeyPatch, server: ClearMLDouble, make_run: MakeRun, ledger: str, end: str | None
+    server: ClearMLDouble, doubles: Doubles, make_run: MakeRun, ledger: str, end: str | None
 ) -> None:
-    """SIGKILL before each single request; run again, the task ends the same, and it is the only one."""
+    """SIGKILL after each single request; run again, the task ends the same, and it is the only one."""
     run = make_run(DETECT)
 
     def prepare(double: ClearMLDouble) -> str:
@@ -683,31 +682,9 @@ def test_killed_at_every_request_of_an_adoption(
     wanted, requests = end_state(server), len(server.requests)
     (run / LEDGER_NAME).unlink()
     for number in range(1, requests + 1):
-        with ClearMLDouble() as double:
+        with doubles() as double:
             prepare(double)
-            for name, value in double.environ.items():
-                monkeypatch.setenv(name, value)
-            victim: list[int] = []
-
-            def kill(endpoint: str, count: int, number: int = number, victim: list[int] = victim) -> None:
-                if count == number:
-                    os.kill(victim[0], signal.SIGKILL)
-
-            double.before_request = kill
-            read, write = os.pipe()
-            child = os.fork()
-            if child == 0:
-                os.read(read, 1)  # until the server knows whom to kill
-                try:
-                    upload([run])
-                finally:
-                    os._exit(99)
-            victim.append(child)
-            os.write(write, b"!")
-            assert signal.SIGKILL == os.waitpid(child, 0)[1], number
-            os.close(read)
-            os.close(write)
-            double.before_request = None
+            assert killed_at_request(double, number, "after", lambda: upload([run])), number
             if ledger == "lost":
                 (run / LEDGER_NAME).unlink(missing_ok=True)
             assert [] == fails(upload([run])), number

@@ -226,6 +226,7 @@ FIELDS = {"version": 1, **{name: getattr(FULL, name) for name in Ledger.__slots_
         json.dumps({**FIELDS, "sent": {"a": None}}).encode(),
         json.dumps({**FIELDS, "sent": None}).encode(),
         json.dumps({**FIELDS, "copy": None}).encode(),
+        *(json.dumps({**FIELDS, "anew": odd}).encode() for odd in (None, 1, "x")),
     ],
     ids=lambda content: repr(content)[:40],
 )
@@ -699,3 +700,26 @@ def test_a_user_without_a_home_has_a_stamp(monkeypatch: pytest.MonkeyPatch) -> N
     """As in a container that runs under any number."""
     monkeypatch.setenv("CLEARML_CONFIG_FILE", "~nobody-of-that-name/clearml.conf")
     assert 16 == len(configuration_stamp())
+
+
+# -- a clock that is set
+
+
+@pytest.mark.parametrize("ahead", [0, 3600 * 10**9])
+def test_the_ledger_saved_last_counts_whatever_the_clock_says(
+    run: Path, state: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """Of two, after the clock was set back or within one tick of it, in either place, again and again."""
+    save(run, FULL)
+    for number in range(6):
+        place = run / LEDGER_NAME if number % 2 == 0 else state / left_in(state)[0]
+        newest = place.stat().st_mtime_ns + ahead
+        os.utime(place, ns=(newest, newest))
+        with monkeypatch.context() as patch:
+            if number % 2 == 0:
+                ReadOnly(patch, run, errno.EROFS)
+            with FileLedgers().hold(run) as held:
+                for part in ("begun", "done"):
+                    held.save(replace(FULL, task=f"{number} {part}"))
+                    assert f"{number} {part}" == load(run).task
+        assert f"{number} done" == load(run).task

@@ -180,7 +180,7 @@ def test_a_file_that_cannot_be_written_is_said_at_the_end(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(MetricsUnwritable, match="No space left on device") as error:
         count(path, delivered("a"))
     assert isinstance(error.value, YoloClearmlError)
@@ -255,6 +255,16 @@ def test_a_watch_that_has_just_begun_is_no_success(tmp_path: Path) -> None:
         written_until(path, lambda got: got["seconds_since_last_success"] == 4000)
         raise KeyError("ended")
     assert 1000 == told(path)["last_success_timestamp_seconds"]
+
+
+def test_a_clock_that_is_set_back_hides_no_failure(tmp_path: Path) -> None:
+    """A success of tomorrow would keep an alarm silent until then: it counts as one of now."""
+    path = tmp_path / "m.prom"
+    count(path, now=90000.0)
+    got = count(path, Failed(tmp_path, Facts(), ERROR), now=1000.0)
+    assert (1000, 0) == (got["last_success_timestamp_seconds"], got["seconds_since_last_success"])
+    got = count(path, Failed(tmp_path, Facts(), ERROR), now=1600.0)
+    assert (1000, 600) == (got["last_success_timestamp_seconds"], got["seconds_since_last_success"])
 
 
 # -- on the command line ---------------------------------------------------------------------------------

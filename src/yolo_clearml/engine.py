@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .compare import Verdict
-from .errors import OurFault, RunBusy, RunGone, UsageError, YoloClearmlError
+from .errors import OurFault, RunBusy, RunGone, TaskOffLimits, UsageError, YoloClearmlError
 from .events import Plan, RunState
 from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
@@ -496,6 +496,17 @@ def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> Plan:
     return replace(kept, notes=(*planned.notes, note))
 
 
+@contextlib.contextmanager
+def _given_up_if_off_limits(held: Held) -> Iterator[None]:
+    """Let the next --new make another task where a person has closed the one that was begun."""
+    try:
+        yield
+    except TaskOffLimits:
+        if held.ledger.anew:
+            held.save(replace(held.ledger, anew=False))
+        raise
+
+
 def _deliver(
     path: Path,
     planned: Plan,
@@ -509,18 +520,24 @@ def _deliver(
     ledger = held.ledger if held.ledger.run == planned.key else Ledger(run=planned.key)
     if work.task_id not in (None, ledger.task):
         ledger = Ledger(run=planned.key)
-    pending = planned.reports if work.force or work.new else ledger.pending(planned)
+    # a --new that was killed goes on with what it had begun: run again, it must not make one task more
+    anew = work.new and not ledger.anew
+    pending = planned.reports if work.force or anew else ledger.pending(planned)
     so_far.ledger, so_far.pending = ledger, acknowledged(pending).events
     if pending or alive or ledger.configured != work.server_hint:
         server = work.sink().server
         if server is not None and server != ledger.server:
             ledger, pending = Ledger(server=server, run=planned.key), planned.reports
+            anew = work.new
         ledger = replace(ledger, configured=work.server_hint)
     if pending or alive:
-        if work.new:
-            ledger = replace(ledger, task=None, url=None, sent={}, copy=os.urandom(4).hex())
+        if anew:
+            ledger = replace(ledger, task=None, url=None, sent={}, copy=os.urandom(4).hex(), anew=True)
             held.save(ledger)  # before the task is made: a crash must not cost a second one
-        with work.sink().open(planned, path, ledger.task, ledger.copy, work.task_id) as delivery:
+        with (
+            _given_up_if_off_limits(held),
+            work.sink().open(planned, path, ledger.task, ledger.copy, work.task_id) as delivery,
+        ):
             if delivery.fresh:
                 ledger, pending = replace(ledger, sent={}), planned.reports
             # what was sent before has changed on disk since, and so it goes over what ClearML holds
@@ -547,8 +564,8 @@ def _deliver(
                         so_far.size += step.size
                     case Noted():
                         so_far.notes += (step.text,)
-    if settled is not None and ledger.settled != settled:
-        held.save(replace(ledger, settled=settled, facts=so_far.facts.stored()))
+    if ledger.anew or (settled is not None and ledger.settled != settled):
+        held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
         return UpToDate(path, so_far.facts, ledger.task, ledger.url)
     sent = (so_far.events, so_far.files, so_far.size)

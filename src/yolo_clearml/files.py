@@ -1,9 +1,11 @@
-"""Reading an untrusted run directory: regular files below it only, never through a link."""
+"""Reading an untrusted run directory: regular files below it only, never through a link; and replacing a file
+of our own, so that it is whole whatever happens."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -155,3 +157,57 @@ def is_whole_picture(root: Path, name: str) -> bool:
     except OSError as cause:
         raise_unless_judged(root / name, cause)
         return False
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears at ``path`` whole and durably, or not at all; raises OSError."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(_hold(temporary), "r+b") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _hold(path: Path) -> int:
+    """Make a file to be written by this descriptor alone; waits for another process that writes it.
+
+    What a kill left, or anybody else, is removed and not written into: it may have another name as well.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        made = True
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            made = False
+            try:
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
+                    continue
+                descriptor = os.open(path, flags)
+            except FileNotFoundError:
+                continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            held = os.fstat(descriptor)
+            # whoever held it before has renamed or removed it
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(held, path.lstat()):
+                    if made:
+                        return descriptor
+                    path.unlink()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

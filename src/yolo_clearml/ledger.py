@@ -6,6 +6,7 @@
     {"version": 1,
      "server":  "http://localhost:8008",    whose acknowledgements these are
      "run":     "2f25f2b0...",              the training's own key; another one begins a fresh ledger
+     "copy":    "", "anew": false,          told apart by --new; that it is yet to be delivered
      "task":    "5b1e...", "url": "...",    written before the first event is sent
      "sent":    {"epoch/0": "9c1d...", ...},  report key: digest, written after the acknowledgement
      "settled": "...",                      stamp of the files when nothing was left to do
@@ -41,6 +42,7 @@ STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
 _VERSION = 1
 _MOST_ATTEMPTS = 1000  # to lock a file before another process replaces it; needs two at the most, mostly
 _MOST = 2**26  # bytes; a run of a million epochs stays below
+_TICK = 2 * 10**9  # nanoseconds; no file system's times are coarser
 _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK),  # a file system without locks
@@ -62,6 +64,7 @@ class Ledger:
     verified: str | None = None  # the value of settled when all was read back and found the same
     configured: str | None = None  # see configuration_stamp
     facts: Mapping[str, Any] = field(default_factory=dict)  # name, state, epochs: for output only
+    anew: bool = False  # --new has begun this copy, and it is not delivered yet
 
     def pending(self, plan: Plan) -> tuple[Report, ...]:
         """Give the reports of ``plan`` that this ledger does not know as sent, in their order.
@@ -204,12 +207,12 @@ class _HeldSomewhere:
         """Replace the ledger, durably, before this returns."""
         if self._elsewhere is None and self._at_run is not None:
             try:
-                self._at_run.save(ledger)
+                self._at_run.save(ledger, _written_at(_state_path(self._run)))
             except OSError as error:
                 self._elsewhere = self._hold_elsewhere(error)
         if self._elsewhere is not None:
             try:
-                self._elsewhere.save(ledger)
+                self._elsewhere.save(ledger, _written_at(self._run / LEDGER_NAME))
             except OSError as error:
                 raise _unwritable(self._elsewhere.path, error) from error
             if self._at_run is not None:
@@ -262,14 +265,20 @@ class _HeldFile:
             raise _busy(path)
         self._descriptor = descriptor
 
-    def save(self, ledger: Ledger) -> None:
-        """Write a new file, lock it, make it durable, and put it in the old one's place."""
+    def save(self, ledger: Ledger, other: int) -> None:
+        """Write a new file, lock it, make it durable, and put it in the old one's place.
+
+        Its time is later than ``other``, in nanoseconds since the epoch, whatever the clock says: of two
+        ledgers the newer counts.
+        """
         temporary = self.path.with_name(self.path.name + ".tmp")
         new = _open_anew(temporary)
         try:
             lock_descriptor(new, blocking=False)  # nobody else opens this name without the lock we hold
             with open(new, "wb", closefd=False) as file:
                 file.write(_written(ledger))
+            if os.fstat(new).st_mtime_ns <= other:
+                os.utime(new, ns=(other + _TICK, other + _TICK))
             os.fsync(new)
             os.replace(temporary, self.path)  # noqa: PTH105  beside os.open and os.fsync
         except BaseException:
@@ -335,6 +344,14 @@ def _state_path(run: Path) -> Path:
     return _state_folder() / f"{name}.json"
 
 
+def _written_at(path: Path) -> int:
+    """Tell when a file was written, in nanoseconds since the epoch; 0 where there is none."""
+    try:
+        return path.stat(follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _same_file(path: Path, descriptor: int) -> bool:
     try:
         there, ours = path.stat(follow_symlinks=False), os.fstat(descriptor)
@@ -379,6 +396,7 @@ def _read(path: Path) -> tuple[int, Ledger] | None:
     texts = [ledger.server, ledger.run, ledger.task, ledger.url]
     texts += [ledger.settled, ledger.verified, ledger.configured]
     sound = all(text is None or isinstance(text, str) for text in texts) and isinstance(ledger.copy, str)
+    sound = sound and isinstance(ledger.anew, bool)
     maps = isinstance(ledger.sent, dict) and isinstance(ledger.facts, dict)
     if not sound or not maps or not all(isinstance(digest, str) for digest in ledger.sent.values()):
         return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .engine import Delivered, Failed, Gone, Outcome, Progress, Skipped, Started
 from .errors import UsageError, YoloClearmlError
+from .files import replacing
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -102,7 +103,7 @@ class Metrics:
 
     def write(self, all_is_well: bool = True) -> None:
         """Replace the file; raises MetricsUnwritable."""
-        from prometheus_client import CollectorRegistry, write_to_textfile
+        from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         with self._lock:
@@ -113,6 +114,8 @@ class Metrics:
             now, states = self._now(), list(self._states.values())
             if all_is_well and not self._failing:
                 self._success = now
+            elif self._success is not None:  # of tomorrow, by a clock that was set back since
+                self._success = min(self._success, now)
             runs = GaugeMetricFamily(_PREFIX + "runs", "Run directories by state.", labels=["state"])
             for state in ("live", "finished", "stopped", "skipped", "unknown"):
                 runs.add_metric([state], states.count(state))
@@ -142,7 +145,8 @@ class Metrics:
         registry = CollectorRegistry()
         registry.register(_Counts(tuple(counts)))
         try:
-            write_to_textfile(str(self._path), registry)
+            with replacing(self._path) as file:
+                file.write(generate_latest(registry))
         except OSError as cause:
             raise MetricsUnwritable(
                 f"{self._path} cannot be written: {cause.strerror or cause}.",

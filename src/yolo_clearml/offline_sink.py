@@ -28,16 +28,13 @@ What the importer of clearml 2.1.12 does, and how the session meets it:
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
-import os
 import re
-import stat
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, TypeAlias
@@ -61,7 +58,7 @@ from .events import (
     Status,
 )
 from .figures import draw_results, picture_size
-from .files import open_stamped
+from .files import open_stamped, replacing
 from .payloads import Json
 from .sinks import Delivery, Sent, Step, acknowledged
 
@@ -141,9 +138,9 @@ class _Session:
             for event in events:
                 if isinstance(event, OutputModel):
                     # the source is vouched for when it is closed, so before the copy gets its name
-                    with _replacing(weights) as target, self._content(event) as source:
+                    with replacing(weights) as target, self._content(event) as source:
                         yield from _copy(source, target, self._root / event.file.name)
-            with _replacing(session) as file, ZipFile(file, "w") as archive:
+            with replacing(session) as file, ZipFile(file, "w") as archive:
                 yield from self._write(events, archive, weights)
         except IsADirectoryError as cause:
             raise ExportUnwritable(
@@ -320,57 +317,3 @@ def _entry(archive: ZipFile, name: str, compression: int) -> Iterator[IO[bytes]]
     info.external_attr = 0o644 << 16
     with archive.open(info, "w", force_zip64=True) as target:
         yield target
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears at ``path`` whole and durably, or not at all; raises OSError."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(_hold(temporary), "r+b") as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _hold(path: Path) -> int:
-    """Make a file to be written by this descriptor alone; waits for another export of the same run.
-
-    What a kill left, or anybody else, is removed and not written into: it may have another name as well.
-    """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    while True:
-        made = True
-        try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            made = False
-            try:
-                if not stat.S_ISREG(path.lstat().st_mode):
-                    path.unlink()
-                    continue
-                descriptor = os.open(path, flags)
-            except FileNotFoundError:
-                continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            held = os.fstat(descriptor)
-            # whoever held it before has renamed or removed it
-            with suppress(FileNotFoundError):
-                if os.path.samestat(held, path.lstat()):
-                    if made:
-                        return descriptor
-                    path.unlink()
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)

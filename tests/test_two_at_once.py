@@ -1,0 +1,241 @@
+"""Two at work on one run at the same time, each interleaving forced: one task, one model, each event once.
+
+The one is held at its n-th request, for every n, while the other runs to its end; then it goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Doubles, long_after
+from double import ClearMLDouble
+from killing import hidden
+from live import expected, tell
+from test_kill import Case, nothing, redraw, told, told_and_changed, told_and_lost
+from test_watch import comparable
+from timelines import Clock, Watch, looks, put
+from uploading import end_state, fails, upload
+
+from yolo_clearml.engine import Aim, Delivered, Failed, Outcome, UpToDate
+from yolo_clearml.errors import OurFault, RunBusy
+from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
+
+_LONG = 60  # seconds; no test waits so long, but for one that fails
+
+
+def beside(
+    double: ClearMLDouble,
+    number: int,
+    one: Callable[[], list[Outcome]],
+    other: Callable[[], list[Outcome]],
+) -> tuple[list[Outcome], list[Outcome]] | None:
+    """Do ``one``; before its ``number``-th request is carried out, it waits for the whole of ``other``.
+
+    Gives the outcomes of both; None where it has come to its end with fewer requests. After the request would
+    be the same as before the next one: nothing that both can see lies between the two.
+    """
+    first = len(double.requests) + number
+    reached, go_on = threading.Event(), threading.Event()
+    outcomes: list[list[Outcome]] = []
+
+    def hold(endpoint: str, count: int) -> None:
+        if count == first:
+            reached.set()
+            assert go_on.wait(_LONG)
+
+    def do_one() -> None:
+        try:
+            outcomes.append(one())
+        finally:
+            reached.set()
+
+    double.before_request = hold
+    thread = threading.Thread(target=do_one)
+    thread.start()
+    try:
+        assert reached.wait(_LONG)
+        held = len(double.requests) >= first
+        others = other() if held else []
+    finally:
+        go_on.set()
+        thread.join(_LONG)
+        double.before_request = None
+    return (outcomes[0], others) if held else None
+
+
+def told_live(double: ClearMLDouble, run: Path) -> None:
+    """Let the callback tell it, which loses the plots and the model."""
+    story = expected("v8.4.190-detect.expected")
+    story["output_model"], story["plots"] = [], []
+    story["images"] = [image for image in story["images"] if image[1:3] == ["train.jpg", 0]]
+    tell(double, story, run)
+
+
+COMMANDS = {
+    "upload": Case(nothing, 15),
+    "of what changed": Case(told_and_changed, 7),
+    "--force": Case(told_and_lost, 8, {"force": True}),
+    "adoption": Case(told_live, 15),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_two_uploads_of_copies(
+    server: ClearMLDouble, doubles: Doubles, small_run: Path, tmp_path: Path, name: str
+) -> None:
+    """On two machines, with no lock between them: the server ends as after one of them."""
+    case = COMMANDS[name]
+    kept, copy = tmp_path / "kept", tmp_path / "copy"
+    shutil.copytree(small_run, kept)
+    case.prepare(server, small_run)
+    assert [] == fails(upload([small_run], **case.options))
+    wanted = end_state(server)
+    number, held = 0, True
+    while held:
+        number += 1
+        for path in (small_run, copy):
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(kept, small_run)
+        with doubles() as double:
+            case.prepare(double, small_run)
+            shutil.copytree(small_run, copy)
+            both = beside(
+                double,
+                number,
+                lambda: upload([small_run], **case.options),
+                lambda: upload([copy], **case.options),
+            )
+            held = both is not None
+            assert [] == [sentence for outcomes in both or () for sentence in fails(outcomes)], number
+            assert wanted == end_state(double), number
+            assert 1 == len(double.tasks) == len(double.models)
+            count = len(double.requests)
+            if held:
+                again = upload([small_run, copy])
+                assert ([UpToDate, UpToDate], count) == ([type(o) for o in again], len(double.requests)), (
+                    number
+                )
+                assert [[LEDGER_NAME]] * 2 == [hidden(small_run), hidden(copy)]
+    assert number > case.requests
+
+
+@pytest.mark.parametrize("other", ["upload", "watch", "verify"])
+def test_beside_an_upload_of_the_same_directory(
+    server: ClearMLDouble, doubles: Doubles, small_run: Path, other: str
+) -> None:
+    """Another upload and a watch say that it is busy and ask nothing; verify changes nothing."""
+    told(server, small_run)
+    wanted = end_state(server)
+    (small_run / LEDGER_NAME).unlink()
+    number, held = 0, True
+    while held:
+        number += 1
+        with doubles() as double:
+            watch = Watch(Clock(long_after()))
+            others = {
+                "upload": lambda: upload([small_run]),
+                "watch": lambda: watch.see(small_run),  # noqa: B023  called in this turn
+                "verify": lambda: upload([small_run], aim=Aim.VERIFY),
+            }
+            both = beside(double, number, lambda: upload([small_run]), others[other])
+            held = both is not None
+            if both is not None:
+                ((delivered,), (beside_it,)) = both
+                assert isinstance(delivered, Delivered), number
+                if other == "verify":
+                    assert isinstance(beside_it, UpToDate), number
+                else:
+                    assert isinstance(beside_it, Failed)
+                    assert isinstance(beside_it.error, RunBusy)
+            assert wanted == end_state(double), number
+            ledger = FileLedgers().load(small_run)
+            assert (True, None) == (ledger.settled is not None, ledger.verified)
+            if both is not None and other == "watch":
+                assert [UpToDate] == [type(outcome) for outcome in watch.outcomes(60)]
+            (small_run / LEDGER_NAME).unlink()
+    assert number > 14
+
+
+def test_an_upload_beside_verify(
+    server: ClearMLDouble, doubles: Doubles, small_run: Path, tmp_path: Path
+) -> None:
+    """What changes while it is read back is never said to be verified."""
+    kept = tmp_path / "kept"
+    shutil.copytree(small_run, kept)
+    number, held = 0, True
+    while held:
+        number += 1
+        shutil.rmtree(small_run)
+        shutil.copytree(kept, small_run)
+        with doubles() as double:
+            told(double, small_run)
+
+            def change() -> list[Outcome]:
+                redraw(small_run)
+                return upload([small_run])
+
+            both = beside(double, number, lambda: upload([small_run], aim=Aim.VERIFY), change)
+            held = both is not None
+            ledger = FileLedgers().load(small_run)
+            if both is None:
+                assert ledger.settled == ledger.verified
+            else:
+                assert [Delivered] == [type(outcome) for outcome in both[1]], number
+                assert not any(isinstance(o, Failed) and isinstance(o.error, OurFault) for o in both[0])
+                assert ledger.verified != ledger.settled, number
+    assert number > 8
+
+
+class Growing:
+    """A copy of a run that grows, part by part, under a watch of its own."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.parts, self._clock = run, 0, Clock(0.0)
+        self._watch = Watch(self._clock)
+
+    def grow(self, to: int) -> list[Outcome]:
+        """Let it grow to so many parts."""
+        outcomes: list[Outcome] = []
+        for part in looks("v8.4.190-detect")[self.parts : to]:
+            self.parts += 1
+            for step in part:
+                put(step, self.run)
+                self._clock.reach(step.at)
+            outcomes += self._watch.see(self.run)
+        return outcomes
+
+
+@pytest.mark.parametrize("pace", ["ahead", "level"])
+def test_two_watches_of_copies_that_grow(
+    server: ClearMLDouble, doubles: Doubles, tmp_path: Path, pace: str
+) -> None:
+    """On two machines; one is held at each request of a whole training, while the other sees as much.
+
+    What lags behind does not undo what is there, once it has caught up.
+    """
+    whole = len(looks("v8.4.190-detect"))
+    wanted, number, held = None, 0, True
+    while held:
+        number += 1
+        with doubles() as double:
+            one, other = (Growing(tmp_path / f"{number}" / name) for name in ("one", "other"))
+            both = beside(
+                double,
+                number,
+                lambda one=one: one.grow(whole),  # type: ignore[misc]
+                lambda one=one, other=other: other.grow(whole if pace == "ahead" else one.parts),  # type: ignore[misc]
+            )
+            held = both is not None
+            assert [] == [sentence for outcomes in both or () for sentence in fails(outcomes)], number
+            assert [] == fails(other.grow(whole))
+            wanted = wanted or comparable(double)
+            assert wanted == comparable(double), number
+            assert (1, 1) == (len(double.tasks), len(double.models))
+            count = len(double.requests)
+            again = upload([one.run, other.run], now=Clock(looks("v8.4.190-detect")[-1][-1].at))
+            assert ([UpToDate, UpToDate], count) == ([type(o) for o in again], len(double.requests)), number
+    assert number > 20
