@@ -105,10 +105,8 @@ def test_a_fault_that_stays_is_told_and_mended_by_the_next_run(
 def test_a_batch_that_is_stored_in_part_is_not_acknowledged(
     server: ClearMLDouble, run: Path, wanted: dict[str, Any]
 ) -> None:
-    """The server says added n-1 with status 200."""
+    """The server says added n-1 with status 200: it is sent again, in parts."""
     server.fault("events.add_batch", Fewer(), times=1)
-    (sentence,) = fails(upload([run]))
-    assert "events" in sentence
     assert [] == fails(upload([run]))
     assert wanted == end_state(server)
 
@@ -264,9 +262,9 @@ def test_a_server_that_is_down_is_waited_for_once(server: ClearMLDouble, make_ru
     outcomes = upload([one, two], timeout=0.5)
     assert 2 == len(fails(outcomes))
     looked_up = {
-        r.payload["runtime.yolo_clearml"] for r in server.requests if r.endpoint == "tasks.get_all_ex"
+        r.payload.get("runtime.yolo_clearml") for r in server.requests if r.endpoint == "tasks.get_all_ex"
     }
-    assert 1 == len(looked_up)
+    assert 1 == len(looked_up - {None})  # None: whether it is the server, or that request alone
 
 
 def test_a_file_server_that_is_down_is_waited_for_once(server: ClearMLDouble, make_run: MakeRun) -> None:

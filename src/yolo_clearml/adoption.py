@@ -33,7 +33,7 @@ from .compare import (
     check,
     recognised,
 )
-from .errors import FileServerUnreachable
+from .errors import FileElsewhere, FileServerUnreachable
 from .events import (
     FINAL,
     DrawnPlot,
@@ -311,7 +311,8 @@ class Compared:
     report: Report
     lacking: tuple[Event, ...]  # what the task has nothing of
     contradictions: tuple[Difference, ...]  # what it has otherwise, and what is left so
-    unread: int  # files it lists by title, series and iteration, and that nobody could read back
+    unread: int  # files it lists by title, series and iteration, and that are not given to us
+    outage: FileServerUnreachable | None  # that may be over the next time; the report is to be looked at then
 
 
 def compared(api: Api, plan: Plan, root: Path, holds: Holds, reports: Sequence[Report]) -> list[Compared]:
@@ -324,16 +325,19 @@ def compared(api: Api, plan: Plan, root: Path, holds: Holds, reports: Sequence[R
 def _compared(report: Report, holds: Holds, files: Files, measure: Measure) -> Compared:
     lacking: list[Event] = []
     contradictions: list[Difference] = []
-    unread = 0
+    unread, outage = 0, None
     for event in report.events:
         try:
             missing, differences = _lacks(report, event, holds, files, measure)
-        except FileServerUnreachable:
+        except FileElsewhere:
             unread += 1  # to send it again would show it twice, should it be there
+            continue
+        except FileServerUnreachable as error:
+            outage = error
             continue
         lacking += [missing] if missing is not None else []
         contradictions += differences
-    return Compared(report, tuple(lacking), tuple(contradictions), unread)
+    return Compared(report, tuple(lacking), tuple(contradictions), unread, outage)
 
 
 _Lack: TypeAlias = "tuple[Event | None, Sequence[Difference]]"

@@ -81,7 +81,9 @@ class Agenda:
         self._no_runs: list[NotARun] = []  # to be given once each
         self._known_no_runs: dict[Path, str] = {}
         self._gone: list[Gone] = []  # as well
-        self._away: set[Path] = set()  # runs that wait for ClearML to come back
+        # runs that wait for ClearML to come back; who has asked last asks again after all others, for it may
+        # be that run alone that ClearML does not answer
+        self._away: dict[Path, None] = {}
         self._asking: Path | None = None  # the one of them that asks
         self._ask_at = 0.0
         self._asked = 0  # times in vain
@@ -117,7 +119,7 @@ class Agenda:
         if run is not None and not run.busy:
             del self._runs[path]
         self._known_no_runs.pop(path, None)
-        self._away.discard(path)
+        self._away.pop(path, None)
         if self._asking == path:
             self._asking, self._ask_at = None, self._clock()
         if not self._away:
@@ -215,12 +217,13 @@ class Agenda:
         asked = path == self._asking
         if away:
             first = not self._away
-            self._away.add(path)
+            self._away.pop(path, None)
+            self._away[path] = None
             if asked or first:
                 self._asked += 1
                 self._asking, self._ask_at = None, now + _pause(self._asked, *_SERVER_PAUSES)
         else:
-            self._away.discard(path)
+            self._away.pop(path, None)
             if asked or not self._away:
                 self._asking, self._asked = None, 0
                 for waiting in self._away:

@@ -42,6 +42,7 @@ from tenacity.wait import wait_random_exponential
 from .compare import Content, content_of
 from .errors import (
     CredentialsRefused,
+    FileElsewhere,
     FileNotTaken,
     FileServerUnreachable,
     NotConfigured,
@@ -97,6 +98,24 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
             logger=logging.getLogger("clearml.session"),
             http_retries_config={"total": 0},
         )
+
+    def refresh_token(self) -> None:
+        """Log in; raises PassingError, CredentialsRefused or ServerUnreachable, and no error of the SDK."""
+        host = public_address(self.host)
+        try:
+            super().refresh_token()
+        except (LoginError, ValueError, jwt.PyJWTError) as error:
+            # the SDK wraps what happened on the way to the login in an error of its own
+            if isinstance(error.__context__, (PassingError, YoloClearmlError)):
+                raise error.__context__ from None
+            # without a context it is the server's own word; with one, the reply was of no use to the SDK
+            if isinstance(error, LoginError) and error.__context__ is None:
+                raise CredentialsRefused(
+                    f"ClearML at {host} refuses the credentials.",
+                    "Create new ones in ClearML (Settings, Workspace, App credentials) and put them into"
+                    " clearml.conf, or into CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
+                ) from error
+            raise not_the_api(host) from error
 
     def _send_request(
         self,
@@ -213,16 +232,6 @@ class Api:
                 " CLEARML_API_SECRET_KEY.",
             ) from cause
         except (LoginError, ValueError, jwt.PyJWTError) as error:
-            # the SDK wraps what happened on the way to the login in an error of its own
-            if isinstance(error.__context__, (PassingError, YoloClearmlError)):
-                raise error.__context__ from None
-            # without a context it is the server's own word; with one, the reply was of no use to the SDK
-            if isinstance(error, LoginError) and error.__context__ is None:
-                raise CredentialsRefused(
-                    f"ClearML at {self.host} refuses the credentials.",
-                    "Create new ones in ClearML (Settings, Workspace, App credentials) and put them into"
-                    " clearml.conf, or into CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
-                ) from error
             raise not_the_api(self.host) from error
 
     @property
@@ -268,6 +277,15 @@ class Api:
 
         return self._patiently(once)
 
+    def answers(self) -> bool:
+        """Ask something small, once: whether the server is well, whatever became of another request."""
+        nobody = {"id": ["0" * 32], "only_fields": ["id"]}
+        try:
+            self._patiently(lambda: self._post("tasks.get_all_ex", json=nobody), 0.0)
+        except YoloClearmlError:
+            return False
+        return True
+
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until the process is to stop."""
         self._stop.wait(seconds)
@@ -282,14 +300,16 @@ class Api:
             raise answers_oddly(self.host, endpoint)
         return rows
 
-    def add_events(self, events: Sequence[Json]) -> None:
+    def add_events(self, events: Sequence[Json], patient: bool = True) -> None:
         """Send events in one batch; returns only if the server has stored every one of them.
 
+        What may pass is not waited for unless ``patient``.
         Raises as `call` does, and ServerRefused where the server stored fewer than it was sent.
         """
         lines = "\n".join(json.dumps(event, allow_nan=False) for event in events).encode()
         headers = {"Content-Type": "application/json-lines"}
-        reply = self._patiently(lambda: self._post("events.add_batch", data=lines, headers=headers))
+        limit = self._timeout if patient else 0.0
+        reply = self._patiently(lambda: self._post("events.add_batch", data=lines, headers=headers), limit)
         added, errors = reply.get("added"), reply.get("errors")
         if added != len(events) or errors:
             raise ServerRefused(
@@ -326,7 +346,7 @@ class Api:
         """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
 
         A file that does not arrive whole, or whose storage does not say whether it is there, raises
-        FileServerUnreachable.
+        FileServerUnreachable; where that is not ClearML's file server, FileElsewhere.
         """
         address = urlsplit(url)
         if address.scheme not in ("http", "https"):
@@ -337,11 +357,15 @@ class Api:
         try:
             return self._patiently(lambda: self._get_file(base, url, most))
         except FileServerUnreachable as error:
-            self._down[base] = error
-            raise
+            ours = url.startswith(f"{self.files_host}/")
+            failure = error if ours else FileElsewhere(str(error), error.hint)
+            if not isinstance(error, FileNotTaken):
+                self._down[base] = failure
+            raise failure from error.__cause__
 
-    def _patiently(self, action: Callable[[], _Result]) -> _Result:
-        """Do it again while it fails in passing, with growing, random pauses."""
+    def _patiently(self, action: Callable[[], _Result], limit: float | None = None) -> _Result:
+        """Do it again while it fails in passing, with growing, random pauses, so many seconds at most."""
+        patience = self._timeout if limit is None else limit
         grow = wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)
 
         def pause(state: RetryCallState) -> float:
@@ -351,7 +375,7 @@ class Api:
 
         retrying = Retrying(
             retry=retry_if_exception_type(PassingError),
-            stop=lambda state: self._stop.is_set() or stop_before_delay(self._timeout)(state),
+            stop=lambda state: self._stop.is_set() or stop_before_delay(patience)(state),
             wait=pause,
             sleep=sleep_using_event(self._stop),
             reraise=True,
@@ -363,15 +387,7 @@ class Api:
 
     def _post(self, endpoint: str, **body: Any) -> Json:
         service, action = endpoint.split(".")
-        try:
-            reply = self._session.send_request(service, action, method="post", **body)
-        except LoginError as error:
-            if isinstance(error.__context__, (PassingError, YoloClearmlError)):
-                raise error.__context__ from None
-            raise CredentialsRefused(
-                f"ClearML at {self.host} no longer accepts the credentials.",
-                "Create new ones in ClearML (Settings, Workspace, App credentials) and run again.",
-            ) from error
+        reply = self._session.send_request(service, action, method="post", **body)
         try:
             answer = reply.json()
             meta, data = answer["meta"], answer.get("data")
@@ -480,16 +496,16 @@ class Api:
             return contents[0]
         if reply.status_code in (requests.codes.not_found, requests.codes.gone):
             return None
-        error = FileServerUnreachable(
+        said = (
             f"The file server at {where} does not give {public_address(url)} ({reply.status_code}).",
             "Look into its log, and check that it belongs to the same ClearML server as the credentials.",
         )
         if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
             self._session.refresh_token()  # it may have expired since the last call of the API
-            raise PassingError(error)
+            raise PassingError(FileNotTaken(*said))
         if reply.status_code in PASSING:
-            raise PassingError(error, retry_after(reply))
-        raise error
+            raise PassingError(FileServerUnreachable(*said), retry_after(reply))
+        raise FileNotTaken(*said)
 
     def _fetch_stored(self, url: str, most: int) -> Content | None:
         """Read a file in S3, GS, Azure or a folder, through the SDK's drivers and credentials."""
@@ -506,12 +522,12 @@ class Api:
                 options = {"overwrite_existing": True, "skip_zero_size_check": True, "silence_errors": True}
                 there = helper.download_to_file(url, target, **options) if helper is not None else None
                 if there is None:  # gone, or refused, or out of reach: the SDK does not tell
-                    raise FileServerUnreachable(f"{url} cannot be read.", hint)
+                    raise FileElsewhere(f"{url} cannot be read.", hint)
                 return _content(Path(there), most)
         except YoloClearmlError:
             raise
         except Exception as cause:
-            raise FileServerUnreachable(f"{url} cannot be read: {cause}.", hint) from cause
+            raise FileElsewhere(f"{url} cannot be read: {cause}.", hint) from cause
 
     def _file_session(self) -> requests.Session:
         """Give this thread's own connection to the file server: one session must not be shared."""

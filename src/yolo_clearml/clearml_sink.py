@@ -15,10 +15,11 @@ import io
 import operator
 import queue
 import threading
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -27,7 +28,14 @@ from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of, told_no
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
 from .compare import Verdict, no_task
-from .errors import ServerRefused, TaskOffLimits, YoloClearmlError
+from .errors import (
+    FileServerUnreachable,
+    ServerFailing,
+    ServerRefused,
+    ServerUnreachable,
+    TaskOffLimits,
+    YoloClearmlError,
+)
 from .events import (
     STATUS,
     DrawnPlot,
@@ -57,13 +65,29 @@ _MOST_BYTES = 4 * 2**20  # in a request; the server takes 15 MiB
 _EVENT_BYTES = 320  # of an event without its names, with room to spare
 _UPLOADS = 4  # requests with files at a time
 _MOST_FILE_BYTES = 900_000  # in a request with several; nginx takes 1 MiB where nobody has set more
+_MOST_REFUSED = 8  # events of a batch, after which it is the batch that is refused
+_NAMED = 3  # of them in a message
 _TAKEN_OVER = 3  # times that another uploader may end the task under our hands
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
 _FIELDS += ["system_tags", "hyperparams.properties"]
+_DELETION = {"force": True, "delete_external_artifacts": False}
 _CLOSED = ("failed", "closed")  # takes events, but is not started again
 _PUBLISHED = ("publishing", "published")
 
 _File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel"
+_Owned: TypeAlias = "Sequence[tuple[str, Json]]"  # lines of a batch, each with the key of its report
+
+
+class EventsRefused(ServerRefused):
+    """ClearML has taken a batch of events but for a few; those of ``reports`` are still to be told."""
+
+    def __init__(self, refused: Sequence[tuple[str, Json, YoloClearmlError]], count: int) -> None:
+        shown = "; ".join(f"{payloads.place(line)}: {error}" for _, line, error in refused[:_NAMED])
+        super().__init__(
+            f"ClearML refuses {len(refused)} of {count} events, and has the others: {shown}",
+            "Look into the API server's log; then run the same command again.",
+        )
+        self.reports = frozenset(owner for owner, _, _ in refused)
 
 
 class ClearmlSink:
@@ -101,6 +125,8 @@ class ClearmlSink:
             made = task is None
             if task is None:
                 task = self._make(api, plan, key, found)
+            elif given is None and task["id"] != task_id:
+                _drop_twins(api, key, _all_by_key(api, key))
             untold = given is None and not found.notes  # by nobody but us
             others = mark_of(task) is not None or (key_of(task) is None and not untold)
             if not others:
@@ -141,14 +167,28 @@ class ClearmlSink:
 
     @contextmanager
     def _logged_in(self) -> Iterator[Api]:
-        """Log in once for all runs; what one of them has waited for in vain, no other waits for again."""
-        try:
-            with self._lock:
-                if self._failure is not None:
-                    raise self._failure.afresh()
-                if self._api is None:
+        """Log in once for all runs; what one of them has waited for in vain, no other waits for again.
+
+        But where the server answers something else at once, it was that run's request that it cannot bear.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.afresh()
+            if self._api is None:
+                with self._remembered():
                     self._api = Api(self._timeout, self._stop)
-            yield self._api
+        with self._remembered():
+            try:
+                yield self._api
+            except ServerUnreachable as failure:
+                if failure.fatal and not self._stop.is_set() and self._api.answers():
+                    raise ServerFailing(str(failure), failure.hint) from failure
+                raise
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
         except YoloClearmlError as failure:
             if failure.fatal:
                 self._failure = failure
@@ -167,15 +207,15 @@ class ClearmlSink:
             "output_dest": self._output_uri or destination or api.output_uri or api.files_host,
         }
         made = api.create("tasks.create", entry, lambda: (_by_key(api, key) or {}).get("id"))
-        oldest = _by_key(api, key)
-        if oldest is None or oldest["id"] != made:
-            api.call("tasks.delete", {"task": made, "force": True, "delete_external_artifacts": False})
-        if oldest is None:
+        ours = _all_by_key(api, key)
+        if not ours:
+            api.call("tasks.delete", {"task": made, **_DELETION})
             raise ServerRefused(
                 "ClearML does not find a task by its runtime, so the run would get one more task each time.",
                 "Check that the server is ClearML 1.15 or newer.",
             )
-        return oldest
+        _drop_twins(api, key, ours)
+        return ours[0]
 
     def _destination(self, api: Api, task: Json) -> str:
         stated = (task.get("output") or {}).get("destination")
@@ -237,11 +277,40 @@ def _mark(api: Api, task: Json, key: str) -> None:
 
 
 def _by_key(api: Api, key: str) -> Json | None:
-    """Find the oldest task of this key; a server that ignores the filter gives tasks of other keys."""
+    """Find the oldest task of this key."""
+    return next(iter(_all_by_key(api, key)), None)
+
+
+def _all_by_key(api: Api, key: str) -> list[Json]:
+    """Find the tasks of this key, oldest first; a server that ignores the filter gives others as well."""
     query = {f"runtime.{RUNTIME_KEY}": key, "only_fields": _FIELDS, "search_hidden": True}
     page = {"order_by": ["created"], "page": 0, "page_size": 100}
     ours = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if key_of(task) == key]
-    return min(ours, key=lambda task: (str(task.get("created")), task["id"]), default=None)
+    return sorted(ours, key=lambda task: (str(task.get("created")), task["id"]))
+
+
+def _drop_twins(api: Api, key: str, ours: Sequence[Json]) -> None:
+    """Delete tasks that were made for a run at the same time as its oldest, and that nobody has used.
+
+    Whoever made one deletes it, but the reply that told of it may be lost, or the deletion have failed.
+    """
+    for task in ours[1:]:
+        made_by_us = mark_of(task) is None and (task.get("runtime") or {}).get(RUNTIME_KEY) == key
+        if made_by_us and task["status"] == "created":
+            _delete(api, "tasks.delete", {"task": task["id"]}, partial(_exists, api, task["id"]))
+
+
+def _exists(api: Api, task_id: str) -> bool:
+    return _by_id(api, task_id) is not None
+
+
+def _delete(api: Api, endpoint: str, what: Json, is_there: Callable[[], bool]) -> None:
+    """Delete what may be gone already, by another uploader or by a request whose reply was lost."""
+    try:
+        api.call(endpoint, what | _DELETION)
+    except RefusedRequest:
+        if is_there():
+            raise
 
 
 def _project(api: Api, name: str, seen: Mapping[str, Json | None]) -> tuple[str, str | None]:
@@ -309,6 +378,7 @@ class _TaskDelivery:
     _made: bool  # a moment ago, so that it holds nothing
     others: bool  # told by somebody else: it is sent only what it lacks
     asked_for: bool  # by a person, with its id
+    _unread: FileServerUnreachable | None = None  # why not all that the task holds could be compared
 
     @property
     def task_id(self) -> str:
@@ -335,16 +405,31 @@ class _TaskDelivery:
             self._start()
         if not whole:
             self._api.call("tasks.ping", {"task": self.task_id})  # or the server takes it for dead
+        refused: YoloClearmlError | None = None
         for batch in _batches(reports):
+            if refused is not None and batch[0].key == STATUS:
+                break  # a task that lacks something has not ended
             for tries_left in range(_TAKEN_OVER, -1, -1):
                 try:
                     yield from self._send(batch)
                     break
+                except EventsRefused as error:
+                    if tries_left and self._was_closed():
+                        self._start()  # another uploader of the same run has ended the task meanwhile
+                        continue
+                    refused = refused or error
+                    batch = [report for report in batch if report.key not in error.reports]
+                    break
                 except RefusedRequest:
                     if not tries_left or not self._was_closed():
                         raise
-                    self._start()  # another uploader of the same run has ended the task meanwhile
-            yield replace(acknowledged(batch), reports=tuple(whole[report.key] for report in batch))
+                    self._start()
+            if batch:
+                yield replace(acknowledged(batch), reports=tuple(whole[report.key] for report in batch))
+        if refused is not None:
+            raise refused
+        if self._unread is not None:
+            raise self._unread.afresh()
 
     def _lacking(
         self, reports: Sequence[Report], over: Collection[str]
@@ -359,6 +444,10 @@ class _TaskDelivery:
         if holds is None:
             raise self._deleted()
         found = adoption.compared(self._api, self._plan, self._root, holds, reports)
+        unread = {each.report.key: each.outage for each in found if each.report.key not in over}
+        self._unread = next(filter(None, unread.values()), None)
+        if self._unread is not None:  # neither sent nor acknowledged: the next call looks at them again
+            found = [each for each in found if each.report.key != STATUS and not unread.get(each.report.key)]
         lacking = [
             each.report if each.report.key in over else replace(each.report, events=each.lacking)
             for each in found
@@ -469,7 +558,38 @@ class _TaskDelivery:
         files = [event for event in events if isinstance(event, (Image, Plot, DrawnPlot))]
         sizes = yield from self._upload(files)
         lines = [self._line(event, sizes) for event in events]
-        self._api.add_events(lines)
+        try:
+            self._api.add_events(lines)
+        except (ServerRefused, ServerFailing) as error:
+            owners = [report.key for report in batch for _ in report.events]
+            self._add_apart(list(zip(owners, lines, strict=True)), error)
+
+    def _add_apart(self, events: _Owned, error: YoloClearmlError) -> None:
+        """Send the events of a refused batch in ever smaller ones, so that a bad one keeps no other back.
+
+        Raises EventsRefused, which names the bad ones, and ``error`` if there are too many of them.
+        """
+        refused: list[tuple[str, Json, YoloClearmlError]] = []
+        for owner, line, refusal in self._refused(events, error):
+            refused.append((owner, line, refusal))
+            if len(refused) > _MOST_REFUSED or len(refused) == len(events) > 1:
+                raise error
+        if refused:
+            raise EventsRefused(refused, len(events))
+
+    def _refused(
+        self, events: _Owned, error: YoloClearmlError
+    ) -> Iterator[tuple[str, Json, YoloClearmlError]]:
+        if len(events) == 1:
+            yield (*events[0], error)
+            return
+        middle = len(events) // 2
+        for part in (events[:middle], events[middle:]):
+            try:
+                # once: whoever refuses the whole has been waited for
+                self._api.add_events([line for _, line in part], patient=False)
+            except (ServerRefused, ServerFailing) as refusal:
+                yield from self._refused(part, refusal)
 
     def _line(self, event: Event, sizes: dict[str, tuple[int, int]]) -> Json:
         match event:
@@ -552,26 +672,33 @@ class _TaskDelivery:
         yield from self._upload([event])
         uri = payloads.url_of(self._destination, self._file_key(event))
         entry = payloads.model(event.labels, event.name, uri, self.task_id, str(self._task["project"]))
-        model = None if self._made else self._model_at(uri)
-        if model is None:
-            made = self._api.create("models.create", entry, lambda: (self._model_at(uri) or {}).get("id"))
-            model = self._model_at(uri) or {**entry, "id": made}
-            if model["id"] != made:  # another uploader made one meanwhile: both keep the older
-                unwanted = {"model": made, "force": True, "delete_external_artifacts": False}
-                self._api.call("models.delete", unwanted)
+        there = [] if self._made else self._models_at(uri)
+        if not there:
+            made = self._api.create(
+                "models.create", entry, lambda: next((m["id"] for m in self._models_at(uri)), None)
+            )
+            there = self._models_at(uri) or [{**entry, "id": made}]
+        model = there[0]
         told = {"name": entry["name"], "labels": entry["labels"]}
         if told != {"name": model.get("name"), "labels": model.get("labels") or {}}:
             self._change("models.edit", {"model": model["id"], **told})
         stem = Path(event.file.name).stem
         link = {"model": model["id"], "type": "output", "name": stem, "iteration": event.iteration}
         self._change("tasks.add_or_update_model", {"task": self.task_id, **link})
+        for twin in there[1:] if not self.others else ():  # of another uploader: both keep the older
+            _delete(
+                self._api, "models.delete", {"model": twin["id"]}, partial(self._has_model, uri, twin["id"])
+            )
 
-    def _model_at(self, uri: str) -> Json | None:
-        """Find the task's oldest model of this address."""
+    def _has_model(self, uri: str, model_id: str) -> bool:
+        return any(model["id"] == model_id for model in self._models_at(uri))
+
+    def _models_at(self, uri: str) -> list[Json]:
+        """Find the task's models of this address, oldest first."""
         fields = ["id", "uri", "created", "name", "labels"]
         query = {"task": [self.task_id], "uri": [uri], "only_fields": fields}
         there = [m for m in self._api.rows("models.get_all", query, "models") if m.get("uri") == uri]
-        return min(there, key=lambda m: (str(m.get("created")), m["id"]), default=None)
+        return sorted(there, key=lambda m: (str(m.get("created")), m["id"]))
 
     def _end(self, state: RunState) -> None:
         if state is not RunState.LIVE and self._was_closed():

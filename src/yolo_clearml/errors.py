@@ -117,9 +117,13 @@ class FileServerUnreachable(YoloClearmlError):
 
 
 class FileNotTaken(FileServerUnreachable):
-    """The file server answered, but did not confirm this file; another one may fare better."""
+    """The file server answered, but did not take or give this very file; another one may fare better."""
 
     outage = False
+
+
+class FileElsewhere(FileNotTaken):
+    """A storage that is not ClearML's file server does not give a file; this machine may never reach it."""
 
 
 class ServerRefused(YoloClearmlError):

@@ -16,6 +16,7 @@ from .errors import (
     FileServerUnreachable,
     NotConfigured,
     ServerFailing,
+    ServerRefused,
     ServerUnreachable,
     YoloClearmlError,
 )
@@ -120,6 +121,11 @@ def check_status(reply: requests.Response, host: str) -> None:
     if reply.status_code in PASSING:
         raise PassingError(keeps_failing(host, reply.status_code, _message(reply)), retry_after(reply))
     is_json = "json" in reply.headers.get("Content-Type", "")
+    if not is_json and reply.status_code == requests.codes.request_entity_too_large:
+        raise ServerRefused(
+            f"A request is too large for what stands before ClearML at {host} (413).",
+            "Raise the limit of the proxy (nginx: client_max_body_size); then run again.",
+        )
     if not is_json and not looks_cut(reply):
         raise not_the_api(host)
 

@@ -35,6 +35,13 @@ def scalar(task_id: str, event: Scalar) -> Json:
     }
 
 
+def place(event: Json) -> str:
+    """Name an event as a person finds it in ClearML."""
+    if (event["metric"], event["iter"]) == SINGLE_VALUES:
+        return f"single value {event['variant']}"
+    return f"{event['metric']} / {event['variant']} at iteration {event['iter']}"
+
+
 def single_value(task_id: str, event: SingleValue) -> Json:
     """One single value."""
     metric, iteration = SINGLE_VALUES

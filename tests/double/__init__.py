@@ -5,6 +5,7 @@ It keeps the rules of the genuine server 2.3.0 that a client can trip over, and 
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -19,14 +20,18 @@ from .api import Api, RefusedError, endpoint_of, envelope, parse_body, parse_lin
 from .errors import ApiError
 from .events import IMAGE, LOG, PLOT, SCALAR, SINGLE_VALUE_ITERATION, SINGLE_VALUE_METRIC
 from .faults import (
+    Altered,
+    Drip,
     DropAfter,
     DropBefore,
+    Endless,
     Fault,
     Faults,
     Fewer,
     Hang,
     NotJson,
     Planned,
+    Silent,
     Status,
     Truncate,
 )
@@ -35,14 +40,18 @@ from .state import Json, State, check_name
 from .wire import Endpoint, Incoming, Reply
 
 __all__ = [
+    "Altered",
     "ClearMLDouble",
+    "Drip",
     "DropAfter",
     "DropBefore",
+    "Endless",
     "Fault",
     "Fewer",
     "Hang",
     "NotJson",
     "Request",
+    "Silent",
     "Status",
     "Truncate",
     "check_name",
@@ -76,7 +85,9 @@ class ClearMLDouble:
         self._log_lock = threading.Lock()
         self._api_endpoint = Endpoint(self._respond_api)
         self._files_endpoint = Endpoint(self._respond_files)
-        self._closing = threading.Event()
+        self._release = threading.Event()  # ends the waiting of the requests that hang now
+        self._hanging = 0
+        self._released = threading.Condition()
         self.requests: list[Request] = []
         self.api_latency = 0.0  # seconds added to each request
         self.files_latency = 0.0
@@ -94,7 +105,7 @@ class ClearMLDouble:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
+        self._release.set()
         self.stop_api()
         self.stop_files()
 
@@ -322,21 +333,51 @@ class ClearMLDouble:
             data: Json = self._api.endpoints[endpoint](body)
             return data
 
+    def poison(self, how: str, event: Callable[[Json], bool]) -> None:
+        """Let the event store refuse some events: the "batch" they are in, the "document" or the "line".
+
+        A document is refused by the index (500, the others of its chunk are stored), a line by the API (it is
+        counted as an error), a batch as a whole (400).
+        """
+        self._state.events.poison = (how, event)
+
+    def cure(self) -> None:
+        """Refuse no event any more."""
+        self._state.events.poison = None
+
     # -- breaking ------------------------------------------------------------------------------
 
     def fault(
-        self, endpoint_pattern: str, kind: Fault, *, nth: int | None = None, times: int | None = 1
+        self,
+        endpoint_pattern: str,
+        kind: Fault,
+        *,
+        nth: int | None = None,
+        times: int | None = 1,
+        each: bool = False,
+        only: Callable[[Any], bool] | None = None,
     ) -> None:
         """Let `kind` strike matching requests from the `nth` on (counted from now, from 1), `times` times.
 
         The pattern is a shell pattern over endpoints: "events.add_batch", "tasks.*", "files:POST", "*".
-        `times=None` is for ever. When several faults are due at once, the one set first strikes.
+        `times=None` is for ever; `each` strikes every request the first time it is made, and lets the same
+        request through when it comes again. `only` looks at the payload and says whom it concerns. When
+        several faults are due at once, the one set first strikes.
         """
-        self._faults.add(Planned(endpoint_pattern, kind, nth, times))
+        self._faults.add(Planned(endpoint_pattern, kind, nth, times, each, only))
+
+    @property
+    def struck(self) -> int:
+        """How many requests the faults set now have struck."""
+        return self._faults.hits
 
     def clear_faults(self) -> None:
-        """Forget the faults set so far."""
+        """Forget the faults set so far; requests that hang are let go, and have been dealt with on return."""
         self._faults.clear()
+        release, self._release = self._release, threading.Event()
+        release.set()
+        with self._released:
+            self._released.wait_for(lambda: not self._hanging, timeout=30)
 
     # -- answering -----------------------------------------------------------------------------
 
@@ -383,29 +424,54 @@ class ClearMLDouble:
             self.requests.append(Request(incoming.method, endpoint, len(incoming.body), payload))
             number = len(self.requests)
             # under the same lock: the nth request in the list is the one the fault strikes
-            fault = self._faults.take(endpoint)
+            fault = self._faults.take(endpoint, payload)
+            release = self._release
         if latency:
             time.sleep(latency)
         if self.before_request is not None:
             self.before_request(endpoint, number)
-        if isinstance(fault, Hang):
-            self._closing.wait(fault.seconds)
+        if not isinstance(fault, (Hang, Silent)):
+            return self._dealt_with(endpoint, number, fault, process)
+        with self._released:
+            self._hanging += 1
+        try:
+            release.wait(fault.seconds if isinstance(fault, Hang) else None)
+            return self._dealt_with(endpoint, number, fault, process)
+        finally:
+            with self._released:
+                self._hanging -= 1
+                self._released.notify_all()
+
+    def _dealt_with(
+        self, endpoint: str, number: int, fault: Fault | None, process: Callable[[Fault | None], Reply]
+    ) -> Reply:
         early = self._instead(endpoint, fault)
         if early is not None:
             return early
         reply = process(fault)
         if self.after_request is not None:
             self.after_request(endpoint, number)
-        if isinstance(fault, DropAfter):
-            return replace(reply, abort=True)
-        if isinstance(fault, Truncate):
-            return replace(reply, cut=True)
-        return reply
+        match fault:
+            case DropAfter():
+                return replace(reply, abort=True)
+            case Truncate():
+                return replace(reply, cut=True)
+            case Drip():
+                return replace(reply, drip=fault.pause)
+            case Endless():
+                return replace(reply, endless=True)
+            case Altered():
+                envelope = json.loads(reply.body)
+                return replace(
+                    reply, body=json.dumps(envelope | {"data": fault.change(envelope["data"])}).encode()
+                )
+            case _:
+                return reply
 
     @staticmethod
     def _instead(endpoint: str, fault: Fault | None) -> Reply | None:
         """Return the reply of a fault that keeps the request from being processed."""
-        if isinstance(fault, DropBefore):
+        if isinstance(fault, (DropBefore, Silent)):
             return Reply(abort=True)
         if isinstance(fault, NotJson):
             return Reply(200, WEB_PAGE, "text/html")

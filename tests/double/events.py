@@ -10,7 +10,7 @@ import struct
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors import ApiError, data_error, invalid_task, validation_error
@@ -77,6 +77,8 @@ class EventStore:
         self._state = state
         self.by_type: dict[str, dict[str, Json]] = {kind: {} for kind in TYPES}
         self.received: dict[str, int] = defaultdict(int)  # accepted lines per task, overwriting ones too
+        # events that are refused, and how: the whole batch, that document, or that line
+        self.poison: tuple[str, Callable[[Json], bool]] | None = None
         self.stamped: set[str] = set()  # ids of the events whose timestamp is the server's
 
     # -- writing -------------------------------------------------------------------------------
@@ -89,6 +91,8 @@ class EventStore:
         actions: list[tuple[str, Json, bool]] = []
         iterations: dict[str, int] = defaultdict(int)
         overlong = 0
+        if any(self._is_poison("batch", line) for line in lines):
+            raise validation_error("Events not understood")
         for line in lines:
             event = dict(line)
             event.pop("model_event", None)
@@ -131,6 +135,9 @@ class EventStore:
             raise ApiError(400, 131, "Events not added", **errors)
         return {"added": added, "errors": sum(errors.values()), "errors_info": dict(errors)}
 
+    def _is_poison(self, how: str, event: Json) -> bool:
+        return self.poison is not None and self.poison[0] == how and self.poison[1](event)
+
     def _refusal(self, event: Json, allow_locked: bool) -> str | None:
         kind = event.get("type")
         if kind is None:
@@ -140,6 +147,8 @@ class EventStore:
         if event.get("task") is None:
             return "Event must have a 'task' field"
         task = self._state.tasks.get(event["task"])
+        if self._is_poison("line", event):
+            return "Invalid event"
         if task is None or (task["status"] in ("publishing", "published") and not allow_locked):
             return "Invalid task id"
         return None
@@ -157,7 +166,7 @@ class EventStore:
         for start in range(0, len(actions), CHUNK):
             failed = []
             for identity, event, stamped in actions[start : start + CHUNK]:
-                fault = _document_fault(event)
+                fault = "mapping" if self._is_poison("document", event) else _document_fault(event)
                 if fault:
                     failed.append(fault)
                     continue

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,33 @@ class Hang:
     seconds: float
 
 
-Fault = Status | DropBefore | DropAfter | Truncate | NotJson | Fewer | Hang
+@dataclass(frozen=True)
+class Silent:
+    """Never answer, and never process."""
+
+
+@dataclass(frozen=True)
+class Drip:
+    """Process the request, then send the reply byte by byte."""
+
+    pause: float  # seconds after each byte
+
+
+@dataclass(frozen=True)
+class Endless:
+    """Process the request, then send a reply that has no end."""
+
+
+@dataclass(frozen=True)
+class Altered:
+    """Process the request, then lie: `change` is given the reply's data and gives what is sent instead."""
+
+    change: Callable[[Any], Any]
+
+
+Fault = (
+    Status | DropBefore | DropAfter | Truncate | NotJson | Fewer | Hang | Silent | Drip | Endless | Altered
+)
 
 
 @dataclass
@@ -60,6 +87,9 @@ class Planned:
     kind: Fault
     nth: int | None
     times: int | None
+    each: bool = False
+    only: Callable[[Any], bool] | None = None
+    struck: set[str] = field(default_factory=set)  # requests, if each is struck once
     seen: int = 0  # matching requests since the fault was set
     hits: int = 0  # requests it struck
 
@@ -81,12 +111,26 @@ class Faults:
         with self._lock:
             self._planned.clear()
 
-    def take(self, endpoint: str) -> Fault | None:
+    @property
+    def hits(self) -> int:
+        """How many requests the faults planned now have struck."""
+        with self._lock:
+            return sum(planned.hits for planned in self._planned)
+
+    def take(self, endpoint: str, payload: object) -> Fault | None:
         """Count this request against every matching plan; the first plan that is due strikes."""
         struck: Fault | None = None
         with self._lock:
             for planned in self._planned:
                 if not fnmatchcase(endpoint, planned.pattern):
+                    continue
+                if planned.only is not None and not planned.only(payload):
+                    continue
+                if planned.each:
+                    if struck is None and (request := f"{endpoint} {payload}") not in planned.struck:
+                        planned.struck.add(request)
+                        planned.hits += 1
+                        struck = planned.kind
                     continue
                 planned.seen += 1
                 left = planned.times is None or planned.hits < planned.times

@@ -7,6 +7,7 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -26,7 +27,10 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply; `abort` resets the connection instead, `cut` sends half of the body and closes."""
+    """One reply; `abort` resets the connection instead, `cut` sends half of the body and closes.
+
+    `drip` sends the body byte by byte, `endless` goes on after it for as long as somebody listens.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -34,6 +38,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     abort: bool = False
     cut: bool = False
+    drip: float = 0.0  # seconds after each byte
+    endless: bool = False
 
 
 class _Server(ThreadingHTTPServer):
@@ -107,17 +113,29 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [
             f"HTTP/1.1 {reply.status} {phrase}",
             f"Content-Type: {reply.content_type}",
-            f"Content-Length: {len(reply.body)}",
             *(f"{name}: {value}" for name, value in reply.headers.items()),
         ]
-        if reply.cut:
+        if not reply.endless and "Content-Length" not in reply.headers:
+            lines.append(f"Content-Length: {len(reply.body)}")
+        if reply.cut or reply.endless or reply.drip:
             self.close_connection = True
             lines.append("Connection: close")
         content = b"" if self.command == "HEAD" else reply.body
         if reply.cut:
             content = content[: len(content) // 2]
         # one send: two would wait for each other's acknowledgement
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + content)
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        if not (reply.drip or reply.endless):
+            self.wfile.write(head + content)
+            return
+        with contextlib.suppress(OSError):  # whoever asked has given up
+            self.wfile.write(head)
+            for byte in content if reply.drip else ():
+                self.wfile.write(bytes([byte]))
+                time.sleep(reply.drip)
+            self.wfile.write(b"" if reply.drip else content)
+            while reply.endless:
+                self.wfile.write(b" " * 2**16)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = _any
 
