@@ -240,6 +240,15 @@ def test_a_ledger_that_is_not_understood_counts_as_lost(run: Path, content: byte
     assert FULL == load(run)
 
 
+def test_a_ledger_larger_than_any_runs_counts_as_lost(run: Path) -> None:
+    """Lists of lists take twenty times their size in memory; the longest training has 4 MB to remember."""
+    sent = {f"epoch/{n}": "0123456789abcdef" for n in range(100_000)}
+    save(run, Ledger(run="of 100,000 epochs", sent=sent))
+    assert sent == load(run).sent
+    (run / LEDGER_NAME).write_bytes(b'{"version":1,"facts":{"a":[' + b"[]," * 2**22 + b"1]}}")
+    assert Ledger() == load(run)
+
+
 @pytest.mark.parametrize("dangling", [True, False])
 def test_a_link_in_the_ledgers_place_is_not_followed(run: Path, tmp_path: Path, dangling: bool) -> None:
     """What it points at is neither read, written nor made; neither for the ledger nor for its successor."""

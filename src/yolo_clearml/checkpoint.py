@@ -15,10 +15,11 @@ Everything a file can make large has a bound: bytes read, opcodes, names, and wh
 result. Nothing of a tensor but its size is read, so a file of 5 GB costs as little as a small one.
 """
 
+import errno
 import io
 import math
+import os
 import pickletools
-import stat
 import struct
 import zipfile
 import zlib
@@ -26,6 +27,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, TypeAlias
+
+from .files import open_regular
 
 Plain: TypeAlias = (
     "bool | int | float | str | list[Plain] | tuple[Plain, ...] | dict[str | int, Plain] | None"
@@ -65,15 +68,16 @@ class Checkpoint:
     names: Mapping[int, str]  # class names by class index
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, root: Path | None = None) -> Checkpoint:
     """Read a checkpoint of Ultralytics YOLO or YOLOv5 as torch 1.6 and later write it.
 
-    Costs the zip's directory and data.pkl, whatever the size of the file. Raises CheckpointUnreadable,
-    and nothing else, for whatever cannot be read: absent, half-written, damaged, foreign or hostile. Where
-    the file system is at fault and not the content, the cause is its OSError.
+    Costs the zip's directory and data.pkl, whatever the size of the file. No link below ``root`` is followed,
+    which is the file's own folder unless it is given. Raises CheckpointUnreadable, and nothing else, for
+    whatever cannot be read: absent, half-written, damaged, foreign or hostile. Where the file system is at
+    fault and not the content, the cause is its OSError.
     """
     try:
-        return _checkpoint(_interpret(_data_pkl(path)))
+        return _checkpoint(_interpret(_data_pkl(path, root or path.parent)))
     except OSError as cause:
         raise CheckpointUnreadable(f"It cannot be read: {cause.strerror or 'invalid position'}.") from cause
     except (
@@ -108,12 +112,34 @@ class _Metered(io.BufferedReader):
         _require(self.left >= 0, "Its zip directory is too large.")
         return data
 
+    def seek(self, target: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(target, whence)
+        except OSError as cause:
+            if cause.errno == errno.EINVAL:  # before its beginning, as zipfile tries with a short file
+                raise
+            raise CheckpointUnreadable(f"It cannot be read: {cause.strerror}.") from cause
 
-def _data_pkl(path: Path) -> bytes:
+
+def _opened(path: Path, root: Path) -> int:
+    try:
+        with open_regular(root, path.relative_to(root).as_posix()) as file:
+            return os.dup(file.fileno())
+    except OSError as cause:
+        if cause.errno is not None:
+            raise
+        raise CheckpointUnreadable("It is not a regular file.") from cause
+
+
+def _data_pkl(path: Path, root: Path) -> bytes:
     """The bytes of the only data.pkl in the zip at `path`; its checksum holds."""
-    # before opening: to open a FIFO waits for a writer
-    _require(stat.S_ISREG(path.stat().st_mode), "It is not a regular file.")
-    with _Metered(io.FileIO(path)) as file:
+    descriptor = _opened(path, root)
+    try:
+        raw = io.FileIO(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with _Metered(raw) as file:
         head = file.read(512)
         try:
             archive = zipfile.ZipFile(file)

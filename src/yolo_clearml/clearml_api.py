@@ -30,9 +30,11 @@ from clearml.backend_api.session.defs import (
 )
 from clearml.backend_api.session.session import LoginError
 from clearml.backend_api.utils import get_http_session_with_retry
+from clearml.backend_config.errors import ConfigurationError
 from clearml.backend_interface.base import InterfaceBase
 from clearml.config import config_obj
 from clearml.config.defs import DEV_DEFAULT_OUTPUT_URI
+from clearml.debugging.log import LoggerRoot
 from clearml.storage.helper import StorageHelper
 from clearml.utilities.requests_toolbelt import MultipartEncoder, MultipartEncoderMonitor
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
@@ -49,6 +51,7 @@ from .errors import (
     ServerRefused,
     UsageError,
     YoloClearmlError,
+    public,
 )
 from .exchange import (
     PASSING,
@@ -169,7 +172,13 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
 
 def configured_host() -> str:
     """Give the address of the API server that ClearML's configuration names."""
-    return str(Session.get_api_server_host(config=config_obj)).strip("/")
+    try:
+        return str(Session.get_api_server_host(config=config_obj)).strip("/")
+    except ConfigurationError as cause:  # its words can quote a key
+        raise NotConfigured(
+            f"ClearML's configuration in {cause.file_path} cannot be read: it is malformed.",
+            "Correct it, or make it anew with 'clearml-init'.",
+        ) from None
 
 
 class Api:
@@ -203,7 +212,7 @@ class Api:
             ) from cause
         if "://" not in self.files_host:
             raise NotConfigured(
-                f"{self.files_host} is not an address of ClearML's file server.",
+                f"{public_address(self.files_host)} is not an address of ClearML's file server.",
                 "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
             )
         self.output_uri: str | None = (
@@ -247,7 +256,7 @@ class Api:
             web = str(Session.get_app_server_host(config=config_obj)).rstrip("/")
         except ValueError:
             return None
-        return f"{web}/projects/{project_id}/experiments/{task_id}/output/log"
+        return f"{public_address(web)}/projects/{project_id}/experiments/{task_id}/output/log"
 
     def call(self, endpoint: str, payload: Json) -> Json:
         """Post one request and give the reply's data.
@@ -594,10 +603,17 @@ def _names(path: object, key: str) -> bool:
 
 
 def _log_to_stderr() -> None:
-    """Move the SDK's log from stdout, which is for what the user asked for."""
+    """Move the SDK's log from stdout, which is for what the user asked for, and keep passwords out of it."""
+    LoggerRoot.get_base_logger()  # or it is made at the first word, and writes to stdout
     for handler in _handlers(logging.getLogger("clearml")):
+        handler.addFilter(_published)
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(sys.stderr)
+
+
+def _published(record: logging.LogRecord) -> bool:
+    record.msg, record.args = public(record.getMessage()), ()
+    return True
 
 
 def _handlers(logger: logging.Logger) -> Iterator[logging.Handler]:

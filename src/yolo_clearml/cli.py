@@ -22,7 +22,7 @@ from . import __version__, library
 from .choice import EVERY_RUN, Choice
 from .console import Console, Plans, choose, say_error
 from .engine import Delivered, Failed, Outcome, Progress, Started, UpToDate
-from .errors import Exit, OurFault, UsageError, YoloClearmlError
+from .errors import Exit, OurFault, UsageError, YoloClearmlError, public
 from .finding import Found, find_runs
 from .interruption import Interruption
 from .library import Options, require
@@ -320,11 +320,15 @@ def _end(shown: _Shown, interruption: Interruption) -> NoReturn:
     """Exit with the promised status; raises OutputUnwritable."""
     for failure in shown.failed.values():
         if isinstance(failure.error, OurFault) and failure.error.__cause__ is not None:
-            traceback.print_exception(failure.error.__cause__)
+            _print_traceback(failure.error.__cause__)
     if shown.unwritable is not None:
         raise shown.unwritable
     differing = Exit.SOME_FAILED if shown.differs else Exit.OK
     raise typer.Exit(interruption.status or _status(list(shown.failed.values())) or differing)
+
+
+def _print_traceback(fault: BaseException) -> None:
+    write_line(sys.stderr, public("".join(traceback.format_exception(fault))).rstrip("\n"))
 
 
 def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading.Event) -> list[Found]:
@@ -378,7 +382,7 @@ def main() -> NoReturn:
         app()
     except OutputUnwritable as error:
         say_error(error)
-    except Exception:  # noqa: BLE001  shown whole, with the status of its own
-        traceback.print_exc()
+    except Exception as fault:  # noqa: BLE001  shown whole, with the status of its own
+        _print_traceback(fault)
         say_error(YoloClearmlError("This is a fault of ours.", "Please report it, with the lines above."))
     sys.exit(Exit.OURS)

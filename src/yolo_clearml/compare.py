@@ -20,6 +20,7 @@ from typing import Protocol, TypeAlias
 
 from typing_extensions import assert_never
 
+from .errors import shown_value
 from .events import (
     TIMES,
     DrawnPlot,
@@ -312,12 +313,14 @@ def _parameter(section: str, name: str, here: Parameter, holds: Holds) -> _Resul
     if there is not None and (here.value, here.type or "") == (there.value, there.type or ""):
         return None
     return Difference(
-        *(Kind.HYPERPARAMETER, section, name, None), _typed(here), None if there is None else _typed(there)
+        *(Kind.HYPERPARAMETER, section, name, None),
+        _typed(name, here),
+        None if there is None else _typed(name, there),
     )
 
 
-def _typed(parameter: Parameter) -> str:
-    return f"{parameter.value!r} ({parameter.type or 'no type'})"
+def _typed(name: str, parameter: Parameter) -> str:
+    return f"{shown_value(name, parameter.value)!r} ({parameter.type or 'no type'})"
 
 
 def _property(name: str, here: str, holds: Holds) -> _Result:

@@ -58,13 +58,14 @@ class Facts:
         """Read what `stored` gave; facts that do not fit count as unknown."""
         try:
             state, best = stored.get("state"), stored.get("best")
+            asked = stored.get("of_epochs")
             return cls(
-                project=stored.get("project"),
-                name=stored.get("name"),
+                project=_text(stored.get("project")),
+                name=_text(stored.get("name")),
                 tags=tuple(map(str, stored.get("tags", ()))),
                 state=RunState(state) if state else None,
                 epochs=int(stored.get("epochs", 0)),
-                of_epochs=stored.get("of_epochs"),
+                of_epochs=None if asked is None else int(asked),
                 best=(str(best[0]), float(best[1])) if best else None,
                 latest=_number(stored.get("latest")),
                 fitness=_number(stored.get("fitness")),
@@ -72,8 +73,12 @@ class Facts:
                 events=int(stored.get("events", 0)),
                 missing=tuple(map(str, stored.get("missing", ()))),
             )
-        except (ValueError, TypeError, IndexError, KeyError):
+        except (ValueError, TypeError, LookupError, OverflowError):  # the last of an integer of 1e999
             return cls()
+
+
+def _text(stored: Any) -> str | None:
+    return None if stored is None else str(stored)
 
 
 def _number(stored: Any) -> float | None:
@@ -464,7 +469,7 @@ def facts_of(run: Run, planned: Plan, wishes: Wishes) -> Facts:
         tags=planned.tags,
         state=run.state,
         epochs=len(run.table.rows),
-        of_epochs=asked if isinstance(asked, int) else None,
+        of_epochs=asked if type(asked) is int else None,
         best=metric[:2] if metric else None,
         latest=metric[2] if metric else None,
         fitness=max(fitness, default=None),

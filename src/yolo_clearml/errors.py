@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 
 from typing_extensions import Self
+
+_LOGIN = re.compile(r"(:/{1,2})[^/\s]*@")  # of an address, also one that was taken for a path
+_SIGNATURE = re.compile(
+    r"([?&;][\w.-]*(?:sig|token|secret|password|key|credential)[\w.-]*=)[^\s&;]*", re.IGNORECASE
+)
+_SECRET_NAME = re.compile(r"token|secret|password|api_?key|access_?key", re.IGNORECASE)
+
+
+def public(text: str) -> str:
+    """Leave out of addresses what they may hold of passwords and signatures: messages are read by others."""
+    return _SIGNATURE.sub(r"\1***", _LOGIN.sub(r"\1", text))
+
+
+def shown_value(name: str, value: str) -> str:
+    """Hide what may be a key or token: ClearML gets it, as from the callback, but terminals are logged."""
+    return "***" if value and _SECRET_NAME.search(name) else value
 
 
 class Exit(IntEnum):
@@ -27,7 +44,7 @@ class YoloClearmlError(Exception):
 
     ``str(error)`` is a sentence that says what happened, ``hint`` one that says what to do next.
     ``fatal`` tells whether the other runs of the same call would meet it too, ``outage`` whether it will
-    pass by itself, for all runs at the same time.
+    pass by itself, for all runs at the same time. Neither sentence holds a password of an address.
     """
 
     status: Exit = Exit.SOME_FAILED
@@ -35,8 +52,8 @@ class YoloClearmlError(Exception):
     outage: bool = False
 
     def __init__(self, text: str, hint: str) -> None:
-        super().__init__(text)
-        self.hint = hint
+        super().__init__(public(text))
+        self.hint = public(hint)
 
     def afresh(self) -> Self:
         """Give the same error to raise once more: an error raised twice keeps every frame it went through."""

@@ -19,6 +19,7 @@ from .errors import (
     ServerRefused,
     ServerUnreachable,
     YoloClearmlError,
+    public,
 )
 
 PASSING = (408, 425, 429, 500, 502, 503, 504, 509)  # statuses that may be gone the next time
@@ -36,10 +37,8 @@ class PassingError(Exception):
 
 
 def public_address(address: str) -> str:
-    """Leave out a name and password that an address may hold: messages and ledgers are read by others."""
-    scheme, slashes, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else address
+    """Leave out a name and password that an address may hold, also one that lacks its http://."""
+    return public(address if "://" in address else f"://{address}").removeprefix("://")
 
 
 def pieces(reply: requests.Response, seconds: float, slowest: float = math.inf) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from .events import FileStamp
 PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
 _JPEG = (b"\xff\xd8\xff", b"\xff\xd9")
 _WHOLE = 2**24  # bytes; pictures have less than 2 MiB
+LARGEST_PICTURE = 2**26  # bytes; what is larger, as a sparse file can be, would be sent for hours
 _END = 2**20  # bytes; the directory of a checkpoint has less than 100 KiB
 _NO_FILE = (
     *(
@@ -144,16 +145,15 @@ def content_digest(root: Path, name: str) -> str:
 def is_whole_picture(root: Path, name: str) -> bool:
     """Tell whether a .png or .jpg begins and ends as its format demands.
 
-    Ultralytics draws in place and in threads, so a picture can be seen empty or half-written. Raises
-    RunUnreadable where it cannot be read.
+    Ultralytics draws in place and in threads, so a picture can be seen empty or half-written. One that is
+    too large is none. Raises RunUnreadable where it cannot be read.
     """
     head, tail = PNG if name.endswith(".png") else _JPEG
     try:
         with open_regular(root, name) as file:
             if file.read(len(head)) != head:
                 return False
-            file.seek(-len(tail), os.SEEK_END)
-            return file.read() == tail
+            return file.seek(-len(tail), os.SEEK_END) < LARGEST_PICTURE and file.read() == tail
     except OSError as cause:
         raise_unless_judged(root / name, cause)
         return False

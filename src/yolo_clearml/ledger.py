@@ -41,7 +41,7 @@ LEDGER_NAME = ".yolo-clearml.json"
 STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
 _VERSION = 1
 _MOST_ATTEMPTS = 1000  # to lock a file before another process replaces it; needs two at the most, mostly
-_MOST = 2**26  # bytes; a run of a million epochs stays below
+_MOST = 2**23  # bytes; a run of 100,000 epochs, the most there can be, stays below
 _TICK = 2 * 10**9  # nanoseconds; no file system's times are coarser
 _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),

@@ -113,10 +113,13 @@ def parameters(event: Hyperparameters | Properties) -> list[Json]:
 
 
 def task_folder(project: str, name: str, task_id: str) -> str:
-    """The folder of a task's files in its storage, quoted as the SDK quotes it."""
+    """The folder of a task's files in its storage, quoted as the SDK quotes it.
+
+    But for quotation marks: the file server takes ``%22`` for one, and the links would be dead.
+    """
     parts = [*project.split("/"), *f"{name[:90]}.{task_id}".split("/")]
     safe = [quote("_" if part in ("", ".", "..") else part, safe="'[]{}()$^,.; -_+=") for part in parts]
-    return "/".join(_short(part) for part in safe)
+    return "/".join(_short(part.replace("%22", "_")) for part in safe)
 
 
 def image_key(folder: str, event: Image) -> str:
@@ -141,9 +144,9 @@ def _metric_key(folder: str, title: str, series: str, iteration: int, file_name:
 
 
 def _storable(part: str) -> str:
-    """Replace what a storage key cannot hold, as the SDK does."""
+    """Replace what a storage key cannot hold, as the SDK does, and what an address loses: a tab, say."""
     part = part.replace("\\", "/").strip("/").replace("/", ".slash.")
-    return "".join(f"0x{ord(c):02x}" if c in _UNSAFE else c for c in part)
+    return "".join(f"0x{ord(c):02x}" if c in _UNSAFE or c < " " else c for c in part)
 
 
 def _short(part: str) -> str:

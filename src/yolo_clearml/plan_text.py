@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from typing_extensions import assert_never
 
 from .engine import Delivered
+from .errors import shown_value
 from .events import (
     DrawnPlot,
     Event,
@@ -28,8 +28,6 @@ from .events import (
     Status,
 )
 from .wording import printable, sent_text, shown_path
-
-_SECRET = re.compile("token|secret|password|api_?key|access_?key", re.IGNORECASE)
 
 
 def plan_lines(outcome: Delivered, plan: Plan, pending: Sequence[Report]) -> Iterator[str]:
@@ -52,7 +50,7 @@ def _event_lines(event: Event) -> Iterator[str]:
     match event:
         case Hyperparameters(section, values):
             for name, parameter in values.items():
-                value = _shown(name, parameter.value)
+                value = shown_value(name, parameter.value)
                 yield f"param    {section}/{name} = {value!r} ({parameter.type or 'untyped'})"
         case Properties(values):
             for name, value in values.items():
@@ -77,11 +75,6 @@ def _event_lines(event: Event) -> Iterator[str]:
             assert_never(event)
 
 
-def _shown(name: str, value: str) -> str:
-    """Hide what may be a key or token: ClearML gets it, as from the callback, but terminals are logged."""
-    return "***" if value and _SECRET.search(name) else value
-
-
 def plan_json(run: Path, plan: Plan, pending: Sequence[Report]) -> dict[str, Any]:
     """Give a plan as JSON can hold it: the same events, times included, in the order of sending."""
     return {
@@ -102,7 +95,7 @@ def _event_json(event: object) -> Any:
     if isinstance(event, RunState):
         return event.value
     if isinstance(event, Hyperparameters):
-        hidden = {n: replace(p, value=_shown(n, p.value)) for n, p in event.values.items()}
+        hidden = {n: replace(p, value=shown_value(n, p.value)) for n, p in event.values.items()}
         event = replace(event, values=hidden)
     if isinstance(event, dict):
         return {str(name): _event_json(value) for name, value in event.items()}

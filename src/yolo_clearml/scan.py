@@ -16,7 +16,7 @@ from .checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 from .eras import Release, guess_release, parse_release
 from .errors import RunGone, RunUnreadable
 from .events import FileStamp, RunState
-from .files import content_digest, is_whole_picture, raise_unless_judged, read_bounded
+from .files import LARGEST_PICTURE, content_digest, is_whole_picture, raise_unless_judged, read_bounded
 from .results_csv import Table, last_stretch, latest_rows, parse
 from .times import Times, last_write, when
 
@@ -24,6 +24,8 @@ STALE_AFTER = 1800.0  # seconds; an epoch of half an hour is rarer than a traini
 _STALE_EPOCHS = 3  # times the longest epoch so far, where that is longer
 _MOST_ARGS = 2**18  # bytes; the largest seen has 3,000, and this takes a second or two
 _MOST_RESULTS = 2**23  # bytes; 8 MiB is 40,000 epochs
+_MOST_LINES = 100_000  # of results.csv; empty or short ones would take fifty times their size
+_MOST_CELLS = 1_000_000  # of results.csv
 _MOST_PICTURES = 500  # a run has about 30
 _MOST_NODES = 20_000  # values in args.yaml, counted through aliases, a long text as several
 _TEXT_NODE = 100  # characters that count as one more value
@@ -151,10 +153,21 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         data, csv_stamp = read_bounded(path, "results.csv", _MOST_RESULTS)
     except FileNotFoundError:
         data, csv_stamp = b"", args_stamp
+    lines, cells = data.count(b"\n"), data.count(b",")
+    if lines > _MOST_LINES or cells > _MOST_CELLS:
+        raise RunUnreadable(
+            f"{path / 'results.csv'} holds more than {_MOST_LINES:,} lines or {_MOST_CELLS:,} values.",
+            "This is not a file Ultralytics writes; look at what is in it.",
+        )
     everything = parse(data)
-    if data.count(b"\n") and not everything.columns:
+    if lines and not everything.columns:
         raise RunUnreadable(
             f"{path / 'results.csv'} is not a table that begins with the column 'epoch'.",
+            "Restore the file as Ultralytics wrote it, then run the same command again.",
+        )
+    if everything.malformed and not everything.rows:
+        raise RunUnreadable(
+            f"{path / 'results.csv'} holds no row that can be read.",
             "Restore the file as Ultralytics wrote it, then run the same command again.",
         )
     stretch, earlier = last_stretch(everything)
@@ -174,7 +187,7 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     for name in _WEIGHTS:
         if name in own:
             try:
-                checkpoints[name] = read_checkpoint(path / name)
+                checkpoints[name] = read_checkpoint(path / name, path)
             except CheckpointUnreadable as error:
                 if isinstance(error.__cause__, OSError):
                     raise_unless_judged(path / name, error.__cause__)
@@ -199,7 +212,7 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     if state is RunState.LIVE:
         unfit = earlier_files  # what is half-written now will be whole next time
     else:
-        unfit += [f"{n}: {'empty' if own[n].size == 0 else 'not a whole picture'}" for n in half]
+        unfit += [f"{n}: {_why_unfit(own[n].size)}" for n in half]
     return Run(
         path=path,
         args=args,
@@ -219,6 +232,12 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         files=_with_content(path, {n: s for n, s in own.items() if n not in half}, state),
         unfit=tuple(sorted(unfit)),
     )
+
+
+def _why_unfit(size: int) -> str:
+    if size > LARGEST_PICTURE:
+        return "too large for a picture"
+    return "empty" if size == 0 else "not a whole picture"
 
 
 def _last_write(saved: Checkpoint | None, rows: Table, times: Times) -> int:

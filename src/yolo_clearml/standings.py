@@ -158,9 +158,11 @@ def sparkline(values: Sequence[float]) -> str:
         _BARS.encode(sys.stdout.encoding or "ascii")
     except (UnicodeError, LookupError):
         bars = _PLAIN_BARS
-    low, high = min(finite), max(finite)
-    scale = (len(bars) - 1) / (high - low) if high > low else 0.0
-    return "".join(bars[round((value - low) * scale)] for value in finite)
+    low, high = min(finite) / 4, max(finite) / 4  # from -1e308 to 1e308 is further than a float holds
+    steps = len(bars) - 1
+    return "".join(
+        bars[round((value / 4 - low) / (high - low) * steps) if high > low else 0] for value in finite
+    )
 
 
 def _summary(standings: Sequence[Standing]) -> str:
