@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +44,7 @@ from yolo_clearml.scan import Listed, NotARun, listing
 from yolo_clearml.triggers import Lookout
 
 SOON = 2.0  # seconds, which the issue allows from a row to ClearML
+NEW_WATCHDOG = int(version("watchdog").split(".")[0]) >= 7
 AT_LAST = 10.0  # seconds; a test that waits longer has failed
 RUN = ("args.yaml", "results.csv")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:watchdog.*")  # of watches placed twice
@@ -105,6 +108,8 @@ def stamps_of(run: Path) -> tuple[Listed, ...]:
 
 class Silent:
     """An observer of a file system that announces nothing."""
+
+    emitters: Sequence[object] = ()
 
     def schedule(self, handler: FileSystemEventHandler, path: str, **_: object) -> None:
         if not Path(path).is_dir():
@@ -326,16 +331,21 @@ def test_a_reader_of_events_that_died_is_replaced(
         raise KeyError
 
     make(tmp_path / "a", *RUN), make(tmp_path / "b", *RUN)
-    with watching(told, tmp_path, kind=ByHand) as lookout:
-        reader: threading.Thread = vars(lookout._observer)["_inotify_fd"]
-        with monkeypatch.context() as patch:
+    with watching(told, tmp_path, kind=ByHand) as lookout, monkeypatch.context() as patch:
+        (emitter,) = vars(lookout._observer)["_emitters"]
+        reader: threading.Thread
+        if NEW_WATCHDOG:
+            reader = vars(lookout._observer)["_inotify_fd"]
             patch.setattr("watchdog.observers.inotify.InotifyWatchGroup.on_watch_deleted", stumble)
-            shutil.rmtree(tmp_path / "a")
-            reader.join(AT_LAST)
-            assert not reader.is_alive()
-            (emitter,) = vars(lookout._observer)["_emitters"]
             patch.setattr(emitter._inotify, "deactivate", stumble)
-            lookout.look(0.0)
+        else:
+            reader = emitter._inotify
+            patch.setattr(reader, "_group_events", stumble)
+        shutil.rmtree(tmp_path / "a")
+        reader.join(AT_LAST)
+        assert not reader.is_alive()
+        lookout.look(0.0)
+        patch.undo()
         lookout.heed()
         lookout._wake.clear()
         append(tmp_path / "b")
@@ -436,7 +446,7 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.listings = self.stats = 0
-        scandir = os.scandir
+        scandir, stat = os.scandir, os.stat
 
         def counted_scandir(*args: Any) -> Any:
             self.listings += 1
@@ -445,6 +455,9 @@ class Counted:
         monkeypatch.setattr(os, "scandir", counted_scandir)
         for name in ("stat", "lstat"):
             monkeypatch.setattr(os, name, self._counting(getattr(os, name)))
+        if sys.version_info < (3, 11):  # there a Path keeps its own
+            accessor: Any = vars(pathlib)["_NormalAccessor"]
+            monkeypatch.setattr(accessor, "stat", staticmethod(self._counting(stat)))
 
     def _counting(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
         def stat(*args: Any, **options: Any) -> Any:

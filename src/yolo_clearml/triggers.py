@@ -145,7 +145,8 @@ class Lookout(FileSystemEventHandler):
             return
         observer = self._observe()
         try:
-            observer.schedule(FileSystemEventHandler(), _entered(self._roots[0]))
+            # of what is always there: watchdog 6 keeps files open each time it does not find what to watch
+            observer.schedule(FileSystemEventHandler(), os.sep)
             observer.start()
         finally:
             observer.stop()
@@ -353,11 +354,13 @@ def _entered(root: Path) -> str:
 def _reads(observer: BaseObserver) -> bool:
     """Tell whether an observer still reads what the system announces.
 
-    watchdog 7.1 can lose count of directories that are moved and deleted at the same time; a KeyError then
-    ends its thread that reads inotify, and nothing else would ever notice.
+    watchdog can lose count of directories that are moved and deleted at the same time; a KeyError then ends
+    its thread that reads inotify, and nothing else would ever notice. From 7 on an observer has one such
+    thread, before that each of its emitters has.
     """
-    reader = getattr(observer, "_inotify_fd", None)
-    return not isinstance(reader, threading.Thread) or reader.is_alive()
+    places = [(observer, "_inotify_fd"), *((emitter, "_inotify") for emitter in observer.emitters)]
+    readers = [getattr(owner, name, None) for owner, name in places]
+    return all(reader.is_alive() for reader in readers if isinstance(reader, threading.Thread))
 
 
 def _tells_of_rows(path: str) -> bool:
