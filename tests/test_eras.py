@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 
-from yolo_clearml.eras import ERAS, YOLOV5, Release, era_of, guess_release, parse_release
+from yolo_clearml.eras import ERAS, YOLOV5, Era, Release, era_of, guess_release, parse_release
 
 
 def plots(release: Release) -> set[str]:
@@ -90,6 +92,15 @@ def test_releases_before_the_reference_are_reported_by_its_rules() -> None:
     """What they reported live, the previous epoch's metrics as train, nobody wants back."""
     reference = era_of((8, 0, 222))
     assert [reference] * 3 == [era_of(release) for release in ((8, 0, 0), (8, 0, 100), (8, 0, 220))]
+
+
+@pytest.mark.parametrize("era", [*ERAS, YOLOV5], ids=str)
+def test_no_picture_is_two_plots(era: Era) -> None:
+    """Each belongs to one rule at the most, so it is told once."""
+    names = [rule.pattern.replace("*", "a") for rule in era.plots]
+    for name in names:
+        assert 1 == sum(fnmatchcase(name, rule.pattern) for rule in era.plots)
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("release", [(8, 0, 222), (8, 1, 0), (8, 3, 225)])

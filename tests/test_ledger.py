@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import lock_descriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yolo_clearml import ledger as ledger_module
 from yolo_clearml.errors import LedgerUnwritable, RunBusy
 from yolo_clearml.events import Plan, Report, SingleValue
 from yolo_clearml.ledger import (
@@ -123,12 +125,30 @@ def test_where_anything_is_pending_so_is_the_status() -> None:
     ]
 
 
+def test_an_empty_ledger_says_nothing() -> None:
+    """Neither of a server nor of a training; and it is a value, which nobody changes."""
+    said = {name: value for name in Ledger.__slots__ if (value := getattr(Ledger(), name)) is not None}
+    assert {"copy": "", "anew": False, "sent": {}, "facts": {}} == said
+    with pytest.raises(AttributeError):
+        Ledger().task = "5b1e"  # type: ignore[misc]
+
+
 def test_what_is_about_to_be_sent_is_forgotten_first() -> None:
     """Until it is acknowledged nobody knows what the server has of it, so it is pending."""
     plan = plan_of(report("a"), report("b"))
     ledger = Ledger(run="k").acknowledge(plan.reports).forget([report("a", 5.0), report("unknown")])
     assert (report("a"),) == ledger.pending(plan)
     assert {"b"} == set(ledger.sent)
+
+
+def test_what_is_to_go_over_the_servers_own_is_remembered(run: Path) -> None:
+    """Of what is about to be sent, and of nothing else; until it is there it is pending."""
+    plan = plan_of(report("a"), report("b"), report("c"))
+    ledger = Ledger(run="k").acknowledge(plan.reports).forget(plan.reports[:2], over=("c", "b", "unknown"))
+    assert {"b": "", "c": report("c").digest} == ledger.sent
+    save(run, ledger)
+    assert plan.reports[:2] == load(run).pending(plan)
+    assert () == ledger.acknowledge(plan.reports[:2]).pending(plan)
 
 
 def test_acknowledging_changes_no_ledger_that_is_already_written() -> None:
@@ -249,6 +269,30 @@ def test_a_ledger_larger_than_any_runs_counts_as_lost(run: Path) -> None:
     assert Ledger() == load(run)
 
 
+@pytest.mark.parametrize("name", Ledger.__slots__)
+def test_a_ledger_with_a_field_of_another_kind_counts_as_lost(run: Path, name: str) -> None:
+    """Whichever it is: what would be sent to a server is what was written, or nothing."""
+    save(run, FULL)
+    written = json.loads((run / LEDGER_NAME).read_bytes())
+    for wrong in (5, ["a"]):
+        (run / LEDGER_NAME).write_text(json.dumps({**written, name: wrong}))
+        assert Ledger() == load(run)
+    (run / LEDGER_NAME).write_text(json.dumps({**written, "sent": {"a": "b", "c": 5}}))
+    assert Ledger() == load(run)
+
+
+def test_of_a_ledger_that_is_far_too_large_no_more_is_read(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as lost; one that is just as large as is allowed does not."""
+    save(run, FULL)
+    size = (run / LEDGER_NAME).stat().st_size
+    monkeypatch.setattr(ledger_module, "_MOST", size)
+    assert FULL == load(run)
+    monkeypatch.setattr(ledger_module, "_MOST", size - 10)
+    assert Ledger() == load(run)
+
+
 @pytest.mark.parametrize("dangling", [True, False])
 def test_a_link_in_the_ledgers_place_is_not_followed(run: Path, tmp_path: Path, dangling: bool) -> None:
     """What it points at is neither read, written nor made; neither for the ledger nor for its successor."""
@@ -364,6 +408,78 @@ def test_a_save_that_fails_anywhere_leaves_the_old_ledger_or_the_new(
         assert newer == held.ledger
 
 
+def test_a_successor_that_somebody_takes_away_is_a_fault_of_the_disk(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is still there, and so nobody is told that it is not."""
+    replace_ = os.replace
+
+    def replaced(old: Path, new: Path) -> None:
+        os.unlink(old)
+        replace_(old, new)
+
+    save(run, FULL)
+    before = descriptors()
+    with monkeypatch.context() as patch, pytest.raises(LedgerUnwritable, match="cannot be written: No such"):
+        patch.setattr(os, "replace", replaced)
+        save(run, Ledger(run="other"))
+    assert (FULL, before) == (load(run), descriptors())
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_successor_that_appears_late_is_not_written_into(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As on a network file system: between the look and the making there is one, which is removed as well."""
+    precious, leftover = tmp_path / "precious", run / f"{LEDGER_NAME}.tmp"
+    precious.write_bytes(b"precious")
+    open_ = os.open
+    late: list[Path] = []
+
+    def opened(path: Path, flags: int, *mode: int) -> int:
+        if path == leftover and not late:
+            late.append(path)
+            os.link(precious, path) if kind == "file" else os.symlink(precious, path)
+        return open_(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", opened)
+    save(run, FULL)
+    assert ([leftover], FULL, b"precious") == (late, load(run), precious.read_bytes())
+    assert [LEDGER_NAME] == left_in(run)
+
+
+def test_a_ledger_is_for_the_group_as_far_as_the_user_says(
+    run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever shares the runs shares what is known of them: the umask alone takes rights away."""
+    before = os.umask(0)
+    try:
+        for late in (False, True):
+            with monkeypatch.context() as patch, FileLedgers().hold(run) as held:
+                assert 0o666 == (run / LEDGER_NAME).stat().st_mode & 0o777
+                if late:
+                    seen_late(patch, run)
+                held.save(FULL)
+            assert 0o666 == (run / LEDGER_NAME).stat().st_mode & 0o777
+            (run / LEDGER_NAME).unlink()
+    finally:
+        os.umask(before)
+
+
+def seen_late(patch: pytest.MonkeyPatch, run: Path) -> None:
+    """A leftover successor that one look does not see."""
+    open_ = os.open
+    asked: list[Path] = []
+
+    def opened(path: Path, flags: int, *mode: int) -> int:
+        if path == run / f"{LEDGER_NAME}.tmp" and not asked:
+            asked.append(path)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        return open_(path, flags, *mode)
+
+    patch.setattr(os, "open", opened)
+
+
 def test_a_disk_that_is_full_in_the_middle_of_a_write_leaves_the_old_ledger(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,6 +530,26 @@ def test_a_second_hold_is_refused_and_the_next_is_not(run: Path) -> None:
     with FileLedgers().hold(run):
         pass
     assert FULL == load(run)
+
+
+def test_a_file_that_goes_before_it_is_locked_is_not_held(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever let go just then took the empty file away; a lock on what nobody else finds would be none."""
+    genuine = lock_descriptor
+    gone: list[int] = []
+
+    def locked(descriptor: int, *, blocking: bool) -> bool:
+        if not gone:
+            gone.append(descriptor)
+            (run / LEDGER_NAME).unlink()
+        return genuine(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(ledger_module, "lock_descriptor", locked)
+    before = descriptors()
+    with FileLedgers().hold(run):
+        assert [LEDGER_NAME] == left_in(run)
+        with pytest.raises(RunBusy), FileLedgers().hold(run):
+            pass
+    assert ([], before) == (left_in(run), descriptors())
 
 
 def test_a_refused_hold_takes_nothing_away(run: Path) -> None:
@@ -599,6 +735,65 @@ def test_a_run_directory_that_vanished_is_said(run: Path) -> None:
     assert sentence == str(caught.value)
 
 
+def test_a_file_where_the_run_directory_was_is_said(run: Path) -> None:
+    """Then it is not there any more either."""
+    run.rmdir()
+    run.write_bytes(b"")
+    with pytest.raises(LedgerUnwritable, match="is not there any more"), FileLedgers().hold(run):
+        pass
+
+
+def test_letting_go_never_fails_and_takes_nothing_of_others(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk became read-only meanwhile, or another file stands in the place of the empty one."""
+    before = descriptors()
+    with monkeypatch.context() as patch:
+
+        def refused(path: Path, missing_ok: bool = False) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        with FileLedgers().hold(run):
+            patch.setattr(Path, "unlink", refused)
+    assert (Ledger(), before, [LEDGER_NAME]) == (load(run), descriptors(), left_in(run))
+    with FileLedgers().hold(run):
+        (run / LEDGER_NAME).unlink()
+        (run / LEDGER_NAME).write_bytes(b"of somebody else")
+    assert (b"of somebody else", before) == ((run / LEDGER_NAME).read_bytes(), descriptors())
+
+
+def test_of_two_ledgers_of_the_same_time_that_of_the_run_counts(
+    run: Path, monkeypatch: pytest.MonkeyPatch, state: Path
+) -> None:
+    """A file system may know whole seconds only; neither is compared with the other."""
+    with monkeypatch.context() as patch:
+        ReadOnly(patch, run, errno.EROFS)
+        save(run, Ledger(run="other"))
+    (run / LEDGER_NAME).write_text(json.dumps({"version": 1, "run": "k"}))
+    for file in (run / LEDGER_NAME, state / left_in(state)[0]):
+        os.utime(file, (1, 1))
+    assert Ledger(run="k") == load(run)
+
+
+@pytest.mark.parametrize("error", [errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_has_its_ledgers_in_the_state_directory(
+    run: Path, state: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """What cannot be held alone is not written to; nothing stays open."""
+
+    before = descriptors()
+
+    def locked(descriptor: int, *, blocking: bool) -> bool:
+        there = run / LEDGER_NAME
+        if there.exists() and os.path.samestat(there.stat(), os.fstat(descriptor)):
+            raise OSError(error, os.strerror(error))
+        return lock_descriptor(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(ledger_module, "lock_descriptor", locked)
+    save(run, FULL)
+    assert (FULL, 1, before) == (load(run), len(left_in(state)), descriptors())
+
+
 def test_a_run_that_becomes_writable_again_goes_on_where_it_was(
     run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,6 +825,23 @@ def test_a_link_to_the_run_has_the_same_ledger_in_the_state_directory(
     ReadOnly(monkeypatch, link, errno.EROFS)
     save(link, FULL)
     assert FULL == load(run)
+
+
+def test_without_a_word_of_the_user_it_is_in_their_own_state_directory(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system has it, in a folder of this program's name."""
+    monkeypatch.delenv("YOLO_CLEARML_STATE_DIR")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    ledger_module._folder_named.cache_clear()
+    try:
+        ReadOnly(monkeypatch, run, errno.EROFS)
+        save(run, FULL)
+        (file,) = (tmp_path / "user").rglob("*.json")
+    finally:
+        ledger_module._folder_named.cache_clear()
+    assert ("yolo-clearml", FULL) == (file.parent.name, load(run))
 
 
 def test_nowhere_to_write_is_said_with_a_way_out(
@@ -703,6 +915,33 @@ def test_another_configuration_has_another_stamp(tmp_path: Path, monkeypatch: py
     assert 13 == len(set(seen))
     monkeypatch.setenv("AWS_SECRET_KEY", "of something else")
     assert seen[-1] == configuration_stamp()
+
+
+def test_the_stamp_knows_no_order_and_any_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same variables set in another order, as by another shell, are the same configuration."""
+    for name in [name for name in os.environ if name.startswith(("CLEARML", "TRAINS"))]:
+        monkeypatch.delenv(name)
+    chosen = tmp_path / "a.conf"
+    chosen.write_text("api {}")
+    values = {
+        "CLEARML_API_HOST": "http://a",
+        "TRAINS_API_HOST": "http://\udcff",
+        "CLEARML_API_ACCESS_KEY": "a",
+        "CLEARML_API_SECRET_KEY": "\udcff",
+    }
+    seen = set()
+    for names in (sorted(values), sorted(values, reverse=True)):
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+        for name in names:
+            monkeypatch.setenv(name, values[name])
+        seen.add(configuration_stamp())
+    assert 1 == len(seen)
+    monkeypatch.setenv("TRAINS_CONFIG_FILE", str(chosen))
+    seen.add(configuration_stamp())
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(tmp_path / "none.conf"))  # goes before the other
+    assert configuration_stamp() in seen
+    assert 2 == len(seen)
 
 
 def test_a_user_without_a_home_has_a_stamp(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
-from yolo_clearml.rules import SHORTEST_NAME, Wishes, main_metric, plan, run_key
+from yolo_clearml.rules import SHORTEST_NAME, Wishes, fitness_by_epoch, main_metric, plan, run_key
 from yolo_clearml.scan import Run
 
 
@@ -122,7 +122,14 @@ def test_a_run_without_a_project_is_in_the_callbacks_own(run: Run, stated: str |
 
 @pytest.mark.parametrize(
     ("stated", "name"),
-    [("a", "a__"), ("tr\nain", "tr_ain"), ("n" * 300, "n" * 256), (" ", "___"), (7, "7__")],
+    [
+        ("a", "a__"),
+        ("tr\nain", "tr_ain"),
+        ("n" * 300, "n" * 256),
+        (" " * 9 + "n" * 300, "n" * 256),
+        (" ", "___"),
+        (7, "7__"),
+    ],
 )
 def test_a_name_clearml_refuses_becomes_one_it_takes(run: Run, stated: object, name: str) -> None:
     """Three characters at least, none that cannot be printed, and not too many."""
@@ -168,6 +175,7 @@ def test_a_yolov5_run_with_default_names(make_run: MakeRun) -> None:
     assert ("YOLOv5", "Training") == (plan(run, Wishes()).project, plan(run, Wishes()).name)
     got = of_args(run, project="Shapes", name="exp2")
     assert ("Shapes", "exp2") == (got.project, got.name)
+    assert "5__" == of_args(run, project=5).project
 
 
 # -- the run's own key
@@ -222,6 +230,19 @@ def test_parts_of_a_key_do_not_run_into_each_other(run: Run) -> None:
     """Another border between name and place is another run."""
     keys = {run_key(replace(run, args={"name": a, "save_dir": b})) for a, b in (("ab", "c"), ("a", "bc"))}
     assert 2 == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "save_dir", "key"),
+    [
+        ("train", "/home/somebody/runs/train", "db1abda3b07dbe0d95a16cac7a91e238"),
+        (None, None, "e51bbbe0e488e64b333db9186341178c"),
+        (5, "\ud800ä", "be2a7fd5e8389f1fc8205cc79e60d589"),
+    ],
+)
+def test_a_key_is_the_same_for_ever(run: Run, name: object, save_dir: object, key: str) -> None:
+    """Tasks carry it: another one, in a later version, would make every task a second time."""
+    assert key == run_key(replace(run, args={"name": name, "save_dir": save_dir}))
 
 
 # -- digests
@@ -361,6 +382,36 @@ def test_what_is_not_finite_is_a_gap_and_is_named(tmp_path: Path) -> None:
     assert len(rows) == len([report for report in got.reports if report.key.startswith("epoch/")])
 
 
+@pytest.mark.parametrize(
+    ("gaps", "told"),
+    [
+        (1, "1 value not finite (iteration 0)"),
+        (2, "2 values not finite (iteration 0, 1)"),
+        (10, "10 values not finite (iteration 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"),
+        (11, "11 values not finite (iteration 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)"),
+    ],
+)
+def test_gaps_are_counted_and_the_first_ten_named(tmp_path: Path, gaps: int, told: str) -> None:
+    """In the words of one or of several, and without dots where none is left out."""
+    path = training(tmp_path / "train")
+    rows = [f"{n},{n},{'nan' if n <= gaps else 1},1,1,1" for n in range(1, 13)]
+    put(path / "results.csv", rows_of(*rows), WROTE)
+    assert f"train/loss: {told}" in planned(path).missing
+
+
+def test_a_column_with_gaps_of_both_kinds_says_so(tmp_path: Path) -> None:
+    """One value is too large and one is none; the largest that the server takes is told."""
+    path = training(tmp_path / "train")
+    largest = (2 - 2**-23) * 2.0**127
+    put(path / "results.csv", rows_of("1,9,nan,1,1,1", "2,18,1e300,1,1,1", f"3,27,{largest!r},1,1,1"), WROTE)
+    got = planned(path)
+    assert "train/loss: 2 values not finite or too large (iteration 0, 1)" in got.missing
+    beyond = math.nextafter(largest, math.inf)
+    put(path / "results.csv", rows_of(f"1,9,{beyond!r},1,1,1"), WROTE + 1)
+    assert "train/loss: 1 value not finite or too large (iteration 0)" in planned(path).missing
+    assert [largest] == [e.value for e in events_of(got, Scalar) if e.series == "train/loss"]
+
+
 def test_what_is_too_large_for_the_server_is_a_gap_and_is_named(tmp_path: Path) -> None:
     """It stores 32-bit numbers and refuses a whole batch over one beyond them."""
     path = training(tmp_path / "train")
@@ -461,6 +512,82 @@ def test_the_main_metric(run: Run) -> None:
     assert None is main_metric(replace(run, table=replace(run.table, rows=nan)))
 
 
+def test_the_main_metric_is_that_of_the_task(run: Run) -> None:
+    """Masks go before poses, and these before boxes, which all have; classes and YOLOv5 have their own."""
+    names = ["mAP50-95(M)", "mAP50-95(P)", "mAP50-95(B)", "accuracy_top1", "mAP_0.5:0.95"]
+    for first in range(5):
+        columns = tuple(f"metrics/{name}" for name in reversed(names[first:]))
+        rows = tuple(
+            replace(row, values=tuple(map(float, range(5 - first, 0, -1)))) for row in run.table.rows
+        )
+        table = replace(run.table, columns=columns, rows=rows)
+        assert (names[first], 1.0, 1.0) == main_metric(replace(run, table=table))
+
+
+@pytest.mark.parametrize("kind", ["(M)", "(P)"])
+def test_masks_and_poses_count_beside_boxes(run: Run, kind: str) -> None:
+    """The fitness is the sum of both; half a pair is none."""
+    names = ("metrics/mAP50(B)", "metrics/mAP50-95(B)", f"metrics/mAP50{kind}", f"metrics/mAP50-95{kind}")
+    rows = tuple(replace(row, values=(0.1, 0.2, 0.4, 0.5)) for row in run.table.rows[:1])
+    whole = replace(run, table=replace(run.table, columns=names, rows=rows))
+    assert pytest.approx([0.7]) == list(fitness_by_epoch(whole, Wishes()))
+    assert pytest.approx([0.68]) == list(fitness_by_epoch(whole, Wishes(rules=(8, 1, 0))))
+    half = replace(whole, table=replace(whole.table, columns=(*names[:2], "metrics/a", names[3])))
+    assert pytest.approx([0.2]) == list(fitness_by_epoch(half, Wishes()))
+
+
+def test_the_fitness_of_each_epoch(run: Run) -> None:
+    """As the release reckons it, or the one that was asked for; epochs without one are left out."""
+    cells = ((0.9, 0.3), (math.nan, 0.5), (0.2, 0.4))
+    rows = tuple(
+        replace(row, values=(0.0, 1.0, *pair, 0.0)) for row, pair in zip(run.table.rows, cells, strict=True)
+    )
+    run = replace(run, table=replace(run.table, rows=rows))
+    assert (0.3, 0.4) == fitness_by_epoch(run, Wishes())
+    assert pytest.approx((0.36, 0.38)) == fitness_by_epoch(run, Wishes(rules=(8, 1, 0)))
+
+
+def test_a_yolov5_run_counts_from_zero_wherever_its_rows_begin(make_run: MakeRun) -> None:
+    """Resumed without its results.csv it has no row of epoch 0, and its epochs are the same."""
+    run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
+    later = replace(run, table=replace(run.table, rows=run.table.rows[2:]))
+    assert {2, 3, 4} == {e.iteration for e in events_of(plan(later, Wishes()), Scalar)}
+
+
+def test_the_fitness_of_a_yolov5_run(make_run: MakeRun) -> None:
+    """Of the two precisions under the names it has for them."""
+    run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
+    of_one, of_many = run.table.column("metrics/mAP_0.5"), run.table.column("metrics/mAP_0.5:0.95")
+    assert of_one
+    assert of_many
+    reckoned = [0.1 * a + 0.9 * b for a, b in zip(of_one, of_many, strict=True)]
+    assert pytest.approx(reckoned) == list(fitness_by_epoch(run, Wishes()))
+
+
+def test_times_that_no_row_holds_are_a_lack(run: Run) -> None:
+    """Before 8.3.20: neither how long an epoch took nor when it ended."""
+    got = plan(replace(run, times=replace(run.times, took={}, exact=False)), Wishes())
+    assert "Epoch Time" not in {e.title for e in events_of(got, Scalar)}
+    assert {"Epoch Time", "the time of each epoch (spread evenly over the training)"} <= set(got.missing)
+
+
+def test_a_yolov5_run_keeps_its_rules(make_run: MakeRun) -> None:
+    """--rules says a release of Ultralytics, and it is of none."""
+    run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
+    assert plan(run, Wishes()) == plan(run, Wishes(rules=(8, 4, 190)))
+
+
+def test_a_yolov5_run_has_no_epoch_times_and_no_single_values(make_run: MakeRun) -> None:
+    """Its callback told none, so they are no lack; nor are times told of a table that holds some."""
+    run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
+    timed = replace(run, times=replace(run.times, took=dict.fromkeys(run.times.at, 1.0)))
+    for one in (run, timed):
+        got = plan(one, Wishes())
+        assert "Epoch Time" not in {e.title for e in events_of(got, Scalar)}
+        assert [] == list(events_of(got, SingleValue))
+        assert ("Args/hyp", "the time of each epoch (spread evenly over the training)") == got.missing
+
+
 # -- hyperparameters
 
 
@@ -494,6 +621,53 @@ def test_an_argument_without_a_name_is_left_out_and_named(run: Run) -> None:
     (section,) = events_of(got, Hyperparameters)
     assert {"i", "_ignore_remote_overrides_"} == set(section.values) - {"deep/"}
     assert "an argument without a name" in got.missing
+
+
+def test_text_that_is_no_unicode_is_sent_with_a_question_mark(run: Run) -> None:
+    """Arguments, the directory, a class of the model: half a surrogate pair has no UTF-8 form."""
+    got = of_args(run, **{"a\ud800": "b\ud800", "save_dir": "/home/\udce4/train"})
+    (section,) = events_of(got, Hyperparameters)
+    assert Parameter("b?", "str") == section.values["a?"]
+    (told,) = events_of(got, Properties)
+    assert "/home/?/train" == told.values["run_directory"]
+    assert got.comment.endswith(" /home/?/train.")
+    assert run.best is not None
+    named = replace(run, best=replace(run.best, names={3: "c\udcff"}))
+    (model,) = events_of(plan(named, Wishes()), OutputModel)
+    assert {"c?": 3} == model.labels
+
+
+@pytest.mark.parametrize(
+    ("best", "last", "told"), [(7, 8, 7.0), (None, 8, 8.0), (7, None, 7.0), (None, None, None)]
+)
+def test_parameters_are_those_a_checkpoint_counts(
+    run: Run, best: int | None, last: int | None, told: float | None
+) -> None:
+    """Told with the first epoch, as a number like the others; of best.pt, else of last.pt."""
+    facts = run.best
+    assert facts is not None
+    run = replace(
+        run,
+        best=replace(facts, parameters=best) if best else None,
+        last=replace(facts, parameters=last) if last else None,
+    )
+    got = plan(run, Wishes())
+    keys = [report.key for report in got.reports]
+    assert (told is None) is ("model/parameters" in got.missing)
+    assert (told is None) is ("parameters" not in keys)
+    if told is not None:
+        assert keys.index("epoch/0") + 1 == keys.index("parameters")
+        (report,) = (report for report in got.reports if report.key == "parameters")
+        first = SingleValue("model/parameters", told, run.times.at[1])
+        assert Report("parameters", (first,)).digest == report.digest
+        assert (first,) == report.events
+
+
+def test_a_checkpoint_that_counts_no_parameters_leaves_them_out(run: Run) -> None:
+    """The other one is not asked: it is of the same network."""
+    assert run.best is not None
+    assert run.best.parameters is None
+    assert "model/parameters" in plan(run, Wishes()).missing
 
 
 # -- pictures
@@ -537,6 +711,51 @@ def test_mosaics_come_with_the_second_epoch(
     got = planned(path)
     assert mosaics == [e.iteration for e in events_of(got, Image) if e.title == "Mosaic"]
     assert "train_batch*.jpg" not in got.missing
+
+
+def test_a_picture_whose_name_is_no_unicode_has_a_title(run: Run) -> None:
+    """With a question mark for each byte that is no text; the file itself keeps its name."""
+    names = ("val\udcff_batch1.jpg", "a\udcff_curve.png")
+    files = {name: FileStamp(name, 1, 1_000_000, "c") for name in names}
+    got = plan(replace(run, files=files), Wishes())
+    (image,), (plot,) = events_of(got, Image), events_of(got, Plot)
+    assert ("val?.jpg", 1, names[0], 1) == (image.series, image.iteration, image.file.name, image.at)
+    assert ("a?_curve", 0, names[1], 1) == (plot.title, plot.iteration, plot.file.name, plot.at)
+
+
+def test_a_picture_has_the_time_it_was_drawn(run: Run) -> None:
+    """Of a copy, whose file times are of the copying: when its kind is drawn."""
+    files = {name: replace(stamp, mtime_ns=stamp.mtime_ns + 999_999) for name, stamp in run.files.items()}
+    for copied in (False, True):
+        got = plan(replace(run, copied=copied, files=files), Wishes())
+        at = {e.file.name: e.at for kind in (Image, Plot) for e in events_of(got, kind)}
+        mosaics = [name for name in at if name.startswith("train")]
+        assert (3, 9) == (len(mosaics), len(at))
+        for name, told in at.items():
+            drawn = run.files[name].mtime_ns // 1_000_000  # whole ones
+            usual = run.times.began if name in mosaics else run.times.ended
+            assert drawn != usual
+            assert told == (usual if copied else drawn)
+
+
+def test_the_mosaics_of_yolov5_come_with_its_first_epoch(make_run: MakeRun) -> None:
+    """Under another title, and where there are none that is a lack."""
+    run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
+    run = replace(run, table=replace(run.table, rows=run.table.rows[:1]))
+    got = plan(run, Wishes())
+    assert {"Mosaics"} == {e.title for e in events_of(got, Image) if e.file.name.startswith("train")}
+    files = {name: stamp for name, stamp in run.files.items() if not name.startswith("train")}
+    assert "train_batch*.jpg" in plan(replace(run, files=files), Wishes()).missing
+    live = replace(run, files=files, state=RunState.LIVE)
+    assert "train_batch*.jpg" not in plan(live, Wishes()).missing
+
+
+def test_a_run_of_one_epoch_lacks_no_mosaics(run: Run) -> None:
+    """It was too short for the callback to tell them."""
+    files = {name: stamp for name, stamp in run.files.items() if not name.startswith("train")}
+    assert "train_batch*.jpg" in plan(replace(run, files=files), Wishes()).missing
+    one = replace(run, files=files, table=replace(run.table, rows=run.table.rows[:1]))
+    assert "train_batch*.jpg" not in plan(one, Wishes()).missing
 
 
 def test_batches_of_the_last_epochs_are_no_mosaics(tmp_path: Path) -> None:
@@ -587,6 +806,20 @@ def test_a_dead_run_gets_its_results_drawn(tmp_path: Path) -> None:
     assert math.isnan(drawn.values[1][0])
     assert drawn.values[1][1:] == (0.2, 0.2)
     assert round(WROTE * 1000) == drawn.at
+
+
+def test_a_dead_yolov5_run_gets_its_results_drawn(make_run: MakeRun) -> None:
+    """Under the title, and at the iteration, that its own picture would have had."""
+    run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
+    dead = replace(run, state=RunState.STOPPED)
+    assert [] == list(events_of(plan(dead, Wishes()), DrawnPlot))
+    files = {name: stamp for name, stamp in run.files.items() if name != "results.png"}
+    got = plan(replace(dead, files=files), Wishes())
+    (report,) = (report for report in got.reports if report.key == "plot/results")
+    (drawn,) = report.events
+    assert isinstance(drawn, DrawnPlot)
+    assert ("metrics/mAP_0.5:0.95", 4) == (drawn.title, drawn.iteration)
+    assert {"train", "metrics", "val"} == {column.partition("/")[0] for column in drawn.columns}
 
 
 def test_a_live_run_gets_none_drawn(tmp_path: Path) -> None:
@@ -661,6 +894,20 @@ def test_the_best_row_is_found_among_ties_and_gaps(
     assert (best + 1, float(cells[best]) * parts) == (values["metrics/mark"], values["fitness"])
 
 
+def test_a_final_value_may_have_a_name_of_200_characters(tmp_path: Path) -> None:
+    """That is no lack; one more character is."""
+    path = training(tmp_path / "train")
+    fits = "metrics/" + "c" * 192
+    checkpoint(path / "weights" / "best.pt", train_metrics={fits: 0.5, "fitness": 0.25})
+    got = planned(path)
+    assert {fits: 0.5, "fitness": 0.25} == finals(got)
+    assert not any("with names of more than" in lack for lack in got.missing)
+    checkpoint(path / "weights" / "best.pt", train_metrics={fits: 0.5, fits + "c": 0.5, "fitness": 0.25})
+    got = planned(path)
+    assert {fits: 0.5, "fitness": 0.25} == finals(got)
+    assert "final metrics with names of more than 200 characters" in got.missing
+
+
 def test_final_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
     """A run that diverged from its first epoch has a best.pt with nothing to say."""
     path = training(tmp_path / "train")
@@ -717,6 +964,22 @@ def test_properties_tell_the_true_times(tmp_path: Path) -> None:
     assert ("still training", "of 3") == (told.values["trained_until"], told.values["epochs"])
 
 
+def test_properties_tell_what_is_not_known(run: Run) -> None:
+    """A guessed release, no number of epochs, no directory of its own; times are told to the second."""
+    times = replace(run.times, began=run.times.began + 999, ended=run.times.ended + 1)
+    args = {name: value for name, value in run.args.items() if name not in ("epochs", "save_dir")}
+    (told,) = events_of(plan(replace(run, times=times, args=args, release_known=False), Wishes()), Properties)
+    assert {
+        "trained_from": "2026-01-01T00:00:10+00:00",
+        "trained_until": "2026-01-01T00:01:40+00:00",
+        "run_directory": "train",
+        "release": "8.4.190 (guessed)",
+        "epochs": "3 of unknown",
+    } == told.values
+    (told,) = events_of(of_args(run, save_dir=7), Properties)
+    assert "7" == told.values["run_directory"]
+
+
 def test_times_that_cannot_be_are_no_fault(tmp_path: Path) -> None:
     """Rows that claim centuries, and files of 1970 or of the far future."""
     path = training(tmp_path / "train")
@@ -730,6 +993,50 @@ def test_times_that_cannot_be_are_no_fault(tmp_path: Path) -> None:
 
 
 # -- as a whole
+
+
+def test_what_is_said_beside_the_reports(run: Run) -> None:
+    """The names, the tag, where it came from, and every lack by name; none that there is not."""
+    got = plan(run, Wishes())
+    assert got == Plan(
+        key=run_key(run),
+        project="Ultralytics",
+        name="train",
+        tags=("Ultralytics",),
+        folder=("Ultralytics", "train"),
+        comment="Replayed by yolo-clearml from the run directory /home/somebody/runs/train.",
+        reports=(*got.reports,),
+        missing=(
+            "model/parameters",
+            "model/GFLOPs",
+            "model/speed_PyTorch(ms)",
+            "the final evaluation's extra point after the last iteration",
+            "the exact final metrics (sent: those of the epoch that best.pt was saved at)",
+        ),
+        notes=(),
+    )
+
+
+@pytest.mark.parametrize("now", [ENDED, ENDED + 1e6])
+def test_a_run_that_did_not_end_lacks_nothing_of_an_end(tmp_path: Path, now: float) -> None:
+    """Neither a model, nor final values, nor pictures that are drawn last; live or dead."""
+    path = training(tmp_path / "train", stripped=False)
+    assert ("model/parameters", "model/GFLOPs", "model/speed_PyTorch(ms)") == planned(path, now).missing
+
+
+def test_a_guessed_release_is_noted_unless_one_was_chosen(run: Run) -> None:
+    """The note names the release and the way out."""
+    run = replace(run, release=(8, 3, 20), release_known=False)
+    note = "No checkpoint names the release; reported by the rules of 8.3.20, --rules chooses others."
+    assert (note,) == plan(run, Wishes()).notes
+    assert () == plan(run, Wishes(rules=(8, 3, 20))).notes
+
+
+def test_a_file_that_was_left_out_is_named(tmp_path: Path) -> None:
+    """With why: it is a lack like any other."""
+    path = training(tmp_path / "train")
+    put(path / "labels.jpg", JPEG[:-2], WROTE)
+    assert "labels.jpg: not a whole picture" in planned(path).missing
 
 
 def test_the_rules_know_no_clock(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -747,7 +1054,11 @@ def test_the_rules_know_no_clock(make_run: MakeRun, monkeypatch: pytest.MonkeyPa
 def test_reports_come_in_the_order_they_must_arrive(tmp_path: Path) -> None:
     """Arguments first, the status last, epochs in their order, and the final values with them."""
     keys = [report.key for report in planned(training(tmp_path / "train")).reports]
-    assert ["args/General", "properties", "epoch/0"] == keys[:3]
-    assert ["epoch/2", "final"] == keys[4:6]
+    assert ["args/General", "properties", "epoch/0", "epoch/1", "epoch/2", "final"] == keys[:6]
+    assert {
+        *(f"image/train_batch{n}.jpg" for n in range(3)),
+        *("image/val_batch0_labels.jpg", "image/val_batch0_pred.jpg"),
+        *(f"plot/{name}" for name in ("labels", "results", "BoxF1_curve", "confusion_matrix")),
+    } == set(keys[6:-2])
     assert ["model", "status"] == keys[-2:]
-    assert ["epoch/0", "epoch/1", "epoch/2"] == [key for key in keys if key.startswith("epoch/")]
+    assert len(keys) == len(set(keys))

@@ -463,7 +463,7 @@ def test_two_uploaders_that_race_end_with_one_model(server: ClearMLDouble, make_
             upload([make_run("v8.4.190-detect", "copy")])
 
     server.before_request = race
-    (outcome,) = upload([run])
+    (outcome,) = upload([run], timeout=20.0)  # one waits for the other
     assert isinstance(outcome, Delivered), fails([outcome])
     (model,) = server.models.values()
     assert (run / "weights" / "best.pt").read_bytes() == server.file_of(model["uri"])

@@ -444,7 +444,7 @@ def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
         known = replace(ledger, verified=None)
     else:
         known = replace(ledger, verified=looked.settled if ledger.settled == looked.settled else None)
-    if ours and known != ledger:
+    if known != ledger:  # ours, then
         with contextlib.suppress(RunBusy), work.ledgers.hold(path) as held:
             if held.ledger == ledger:  # what was verified, not what another call has made of it meanwhile
                 held.save(known)
@@ -537,7 +537,8 @@ def _deliver(
         ledger = replace(ledger, configured=work.server_hint)
     if pending or alive:
         if anew:
-            ledger = replace(ledger, task=None, url=None, sent={}, copy=os.urandom(4).hex(), anew=True)
+            copy = os.urandom(4).hex()
+            ledger = replace(ledger, task=None, url=None, sent={}, copy=copy, settled=None, anew=True)
             held.save(ledger)  # before the task is made: a crash must not cost a second one
         with (
             _given_up_if_off_limits(held),
@@ -548,7 +549,9 @@ def _deliver(
             # what was sent before has changed on disk since, and so it goes over what ClearML holds
             over = {report.key for report in pending} if work.force else set(ledger.sent)
             facts = so_far.facts.stored()
-            known = replace(ledger, task=delivery.task_id, url=delivery.url, settled=None, facts=facts)
+            # a proof is of what was there before this delivery
+            known = replace(ledger, task=delivery.task_id, url=delivery.url, facts=facts)
+            known = replace(known, settled=None, verified=None)
             so_far.ledger, so_far.pending = known, acknowledged(pending).events
             if pending:
                 # before the first event: a crash must cost neither a second task nor what --force asked for

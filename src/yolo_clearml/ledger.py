@@ -251,7 +251,7 @@ class _HeldFile:
         self.path = path
         self.superseded = False  # by a ledger elsewhere
         for _ in range(_MOST_ATTEMPTS):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 if not lock_descriptor(descriptor, blocking=False):
                     raise _busy(path)
@@ -301,12 +301,11 @@ class _HeldFile:
 def _open_anew(path: Path) -> int:
     """Make a file to write; what a killed process left there is removed, not written into, for it may be
     another file's second name, or no file at all."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    path.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL  # which follows no link
     try:
         return os.open(path, flags, 0o666)
-    except FileExistsError:  # a network file system can be late to say so
-        path.unlink(missing_ok=True)
+    except FileExistsError:
+        path.unlink(missing_ok=True)  # a network file system can be late to say that it is not there
         return os.open(path, flags, 0o666)
 
 
@@ -361,7 +360,7 @@ def _same_file(path: Path, descriptor: int) -> bool:
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -379,12 +378,12 @@ def _read(path: Path) -> tuple[int, Ledger] | None:
     None where there is none; one that is damaged, or of another version, counts as lost.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         status = os.fstat(descriptor)
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        with open(descriptor, "rb", closefd=False) as file:
             found = json.loads(file.read(min(status.st_size, _MOST)))
         if not isinstance(found, dict) or found.pop("version", None) != _VERSION:
             return None

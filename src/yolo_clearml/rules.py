@@ -86,7 +86,7 @@ def run_key(run: Run) -> str:
     same name is taken for the same training; ``--new`` tells them apart.
     """
     told = [run.first_row.decode("ascii"), str(run.args.get("name")), str(run.args.get("save_dir"))]
-    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
 def plan(run: Run, wishes: Wishes) -> Plan:
@@ -224,7 +224,7 @@ def _parameters(values: Mapping[str, object], era: Era) -> dict[str, Parameter]:
     """Store arguments as ``task.connect(dict)`` does: dictionaries become ``a/b``, None becomes ""."""
     stored = {}
     for name, value in _flat(values):
-        text = "" if value is None else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+        text = "" if value is None else json.dumps(value) if isinstance(value, list) else str(value)
         kind = era.none_type if value is None else _type_name(value)
         stored[_sendable(name)] = Parameter(_sendable(text), era.argument_types.get(name, kind))
     return stored
@@ -240,8 +240,7 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}/")
         else:
-            plain = value is None or isinstance(value, (bool, int, float, str, list, dict))
-            yield f"{prefix}{key}", value if plain else str(value)
+            yield f"{prefix}{key}", value
 
 
 def _type_name(value: object) -> str:
@@ -286,12 +285,9 @@ def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
                 events.append(Scalar(title, series, value, iterations.of(row), at))
             else:
                 gaps.setdefault(column, []).append((iterations.of(row), value))
-        took = run.times.took.get(row.epoch)
+        took = run.times.took.get(row.epoch)  # storable, or there are no times at all
         if took is not None and not run.yolov5:
-            if _storable(took):
-                events.append(Scalar("Epoch Time", "Epoch Time", took, iterations.of(row), at))
-            else:
-                gaps.setdefault("Epoch Time", []).append((iterations.of(row), took))
+            events.append(Scalar("Epoch Time", "Epoch Time", took, iterations.of(row), at))
         draft.report(f"epoch/{iterations.of(row)}", *events)
         if row is run.table.rows[0]:
             _model_facts(run, era, at, draft)
@@ -307,7 +303,7 @@ def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
 
 
 def _storable(value: float) -> bool:
-    return math.isfinite(value) and abs(value) <= _LARGEST
+    return abs(value) <= _LARGEST  # NaN is not either
 
 
 def _why_not_storable(*values: float) -> str:
@@ -338,14 +334,10 @@ def _pictures(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> Non
         image = _debug_image("Validation", stamp, _drawn(run, stamp, run.times.ended))
         draft.report(f"image/{stamp.name}", image)
     if run.state is RunState.FINISHED:
-        used = set()
-        for rule in era.plots:
+        for rule in era.plots:  # of which one at the most is a picture's
             for stamp in (s for n, s in run.files.items() if fnmatchcase(n, rule.pattern)):
-                if stamp.name not in used:
-                    used.add(stamp.name)
-                    draft.report(
-                        f"plot/{PurePosixPath(stamp.name).stem}", _plot(run, rule, stamp, iterations)
-                    )
+                plot = _plot(run, rule, stamp, iterations)
+                draft.report(f"plot/{PurePosixPath(stamp.name).stem}", plot)
     if plots_wanted(run.args, run.yolov5):
         if run.state is RunState.STOPPED and "results.png" not in run.files:
             rule = next(rule for rule in era.plots if rule.pattern == "results.png")
@@ -399,7 +391,7 @@ def _final_values(run: Run, era: Era, draft: _Draft) -> None:
     """
     if not era.single_values:
         return
-    recorded = dict(run.best.train_metrics) if run.best else {}
+    recorded = run.best.train_metrics if run.best else {}
     row = max(run.table.rows, key=lambda row: (_fitness(_metrics(run, row), era), row.epoch))
     named = {k: v for k, v in recorded.items() if k.startswith("metrics/") and len(k) <= _LONGEST_METRIC}
     metrics = named or _metrics(run, row)
