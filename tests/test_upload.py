@@ -488,12 +488,12 @@ def test_a_server_that_cannot_look_up_gets_no_task_more_each_time(
     server: ClearMLDouble, make_run: MakeRun
 ) -> None:
     """Where tasks are not found by their key, the one just made goes again, and the run fails."""
-    from yolo_clearml import clearml_sink
+    from yolo_clearml import clearml_tasks
 
     run = make_run("v8.4.190-detect-killed")
     monkeypatch = pytest.MonkeyPatch()
     with monkeypatch.context() as patch:
-        patch.setattr(clearml_sink, "_by_key", lambda api, key: None)  # as if the filter were ignored
+        patch.setattr(clearml_tasks, "all_by_key", lambda api, key: [])  # as if the filter were ignored
         (sentence,) = fails(upload([run]))
     assert "runtime" in sentence
     assert {} == server.tasks

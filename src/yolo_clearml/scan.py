@@ -8,11 +8,8 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import yaml
-
-from .checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 from .eras import Release, guess_release, parse_release
 from .errors import RunGone, RunUnreadable
 from .events import FileStamp, RunState
@@ -20,18 +17,15 @@ from .files import LARGEST_PICTURE, content_digest, is_whole_picture, raise_unle
 from .results_csv import Table, last_stretch, latest_rows, parse
 from .times import Times, last_write, when
 
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
 STALE_AFTER = 1800.0  # seconds; an epoch of half an hour is rarer than a training that died
 _STALE_EPOCHS = 3  # times the longest epoch so far, where that is longer
-_MOST_ARGS = 2**18  # bytes; the largest seen has 3,000, and this takes a second or two
 _MOST_RESULTS = 2**23  # bytes; 8 MiB is 40,000 epochs
 _MOST_LINES = 100_000  # of results.csv; empty or short ones would take fifty times their size
 _MOST_CELLS = 1_000_000  # of results.csv
 _MOST_PICTURES = 500  # a run has about 30
-_MOST_NODES = 20_000  # values in args.yaml, counted through aliases, a long text as several
-_TEXT_NODE = 100  # characters that count as one more value
-_DEEPEST_NODE = 10  # levels of lists and dictionaries in args.yaml
-_LONGEST_KEY = 250  # characters; nested keys are joined
-_LONGEST_NUMBER = 100  # characters; base 60, which YAML has, takes quadratic time
 _SECOND_NS = 1_000_000_000
 _MS_NS = 1_000_000
 
@@ -147,8 +141,12 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     """
     listed = {name: FileStamp(name, size, mtime_ns) for name, size, mtime_ns in listing(path)}
     yolov5 = "args.yaml" not in listed and "opt.yaml" in listed
-    args, args_stamp = _arguments(path, "opt.yaml" if yolov5 else "args.yaml")
-    hyp = _arguments(path, "hyp.yaml")[0] if yolov5 and "hyp.yaml" in listed else {}
+    # here: most runs are all there, and these take longer to import than it takes to see that
+    from .arguments import read_arguments
+    from .checkpoint import CheckpointUnreadable, read_checkpoint
+
+    args, args_stamp = read_arguments(path, "opt.yaml" if yolov5 else "args.yaml")
+    hyp = read_arguments(path, "hyp.yaml")[0] if yolov5 and "hyp.yaml" in listed else {}
     try:
         data, csv_stamp = read_bounded(path, "results.csv", _MOST_RESULTS)
     except FileNotFoundError:
@@ -247,62 +245,6 @@ def _last_write(saved: Checkpoint | None, rows: Table, times: Times) -> int:
         first = 0 if rows.rows[0].epoch == 0 else 1
         since = times.ended - times.at.get(saved.epoch + first, times.ended)
     return last_write(times.ended, saved.date if saved else None, since)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Makes dictionaries, lists, text, numbers and nothing else.
-
-    The safe loader is safe from execution, not from a file that asks for more than it has: merged
-    dictionaries multiply, and its dates and tagged values are of types nobody here expects.
-    """
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
-        kind = node.tag.removeprefix("tag:yaml.org,2002:")
-        number = kind in ("int", "float")
-        if (
-            kind not in ("map", "seq", "str", "null", "bool", "int", "float", "timestamp")
-            or isinstance(node, yaml.ScalarNode) is (kind in ("map", "seq"))
-            or (number and len(str(node.value)) > _LONGEST_NUMBER)
-        ):
-            raise yaml.constructor.ConstructorError(None, None, "not a plain value", node.start_mark)
-        return node.value if kind == "timestamp" else super().construct_object(node, deep)
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge nothing: "<<" is then a key of no plain type."""
-
-
-def _arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]:
-    """Read a YAML file of plain values: one dictionary, no tags, bounded also through its aliases."""
-    hint = "Restore it as Ultralytics wrote it, then run the same command again."
-    try:
-        data, stamp = read_bounded(path, name, _MOST_ARGS)
-        loaded = yaml.load(data, Loader=_PlainLoader)  # noqa: S506  a safe loader, made safer
-    except FileNotFoundError as cause:
-        raise RunUnreadable(f"{path / name} is missing.", hint) from cause
-    except (
-        # what the YAML library raises over values that are not what their tags say
-        *(yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError),
-        RecursionError,
-    ) as cause:
-        mark = getattr(cause, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise RunUnreadable(f"{path / name} is not plain YAML{where}.", hint) from cause
-    if not isinstance(loaded, dict):
-        raise RunUnreadable(f"{path / name} holds no arguments.", hint)
-    waiting: list[tuple[int, object]] = [(0, loaded)]
-    left = _MOST_NODES
-    while waiting:
-        depth, node = waiting.pop()
-        left -= 1 + (len(node) // _TEXT_NODE if isinstance(node, str) else 0)
-        if left < 0:
-            raise RunUnreadable(f"{path / name} holds more than {_MOST_NODES:,} values.", hint)
-        if depth > _DEEPEST_NODE:
-            raise RunUnreadable(f"{path / name} is nested more than {_DEEPEST_NODE} levels deep.", hint)
-        if isinstance(node, dict) and any(len(str(key)) > _LONGEST_KEY for key in node):
-            raise RunUnreadable(f"{path / name} holds a name of more than {_LONGEST_KEY} characters.", hint)
-        if isinstance(node, (dict, list)):
-            waiting += [(depth + 1, inner) for inner in (node.values() if isinstance(node, dict) else node)]
-    return {str(key): value for key, value in loaded.items()}, stamp
 
 
 def _own_files(

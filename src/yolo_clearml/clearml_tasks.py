@@ -1,0 +1,203 @@
+"""ClearML tasks: found or made for a run, marked as its own, and whether they may be written to.
+
+    look up by id, by run key, by what it holds --> make, look again --> the older of two goes on
+
+A run's own key travels inside ``tasks.create``, so a lost reply, a lost ledger or another machine finds the
+same task again. A task that somebody else has told, such as the live callback, is marked with that key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from . import adoption, payloads
+from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
+from .clearml_api import Api, RefusedRequest
+from .clearml_reader import project_named
+from .errors import ServerRefused, TaskOffLimits
+from .events import Plan
+from .payloads import Json
+
+CLOSED = ("failed", "closed")  # takes events, but is not started again
+PUBLISHED = ("publishing", "published")
+_WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a silent task
+_FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
+_FIELDS += ["system_tags", "hyperparams.properties"]
+_DELETION = {"force": True, "delete_external_artifacts": False}
+
+
+def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | None, adoption.Found]:
+    """Find the task of a run, made by us or told by the live callback, and what came of looking."""
+    key = plan.key + copy
+    task = _known(api, task_id, plan.key) or _by_key(api, key)
+    if task is not None or copy:  # a copy was asked for with --new, whatever there is
+        return task, adoption.Found()
+    found = adoption.search(api, plan, key)
+    return by_id(api, found.task_id) if found.task_id is not None else None, found
+
+
+def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None) -> Json:
+    """Make the task; if another uploader made one meanwhile, both keep the older."""
+    project_id, destination = _project(api, plan.project, found.projects)
+    entry = {
+        "name": plan.name,
+        "project": project_id,
+        "type": "training",
+        "tags": list(plan.tags),
+        "comment": plan.comment,
+        "runtime": {RUNTIME_KEY: key},
+        "output_dest": output_uri or destination or api.output_uri or api.files_host,
+    }
+    made = api.create("tasks.create", entry, lambda: (_by_key(api, key) or {}).get("id"))
+    ours = all_by_key(api, key)
+    if not ours:
+        api.call("tasks.delete", {"task": made, **_DELETION})
+        raise ServerRefused(
+            "ClearML does not find a task by its runtime, so the run would get one more task each time.",
+            "Check that the server is ClearML 1.15 or newer.",
+        )
+    drop_twins(api, key, ours)
+    return ours[0]
+
+
+def by_id(api: Api, task_id: str) -> Json | None:
+    """Give a task, with what the functions here look at; None where there is none."""
+    query = {"id": [task_id], "only_fields": _FIELDS, "search_hidden": True}
+    found = api.rows("tasks.get_all_ex", query, "tasks")
+    return next((task for task in found if task["id"] == task_id), None)
+
+
+def _known(api: Api, task_id: str | None, key: str) -> Json | None:
+    """Give the task a ledger names, if it is this run's: a ledger lies in a directory nobody vouches for."""
+    task = by_id(api, task_id) if task_id else None
+    if task is None or _is_of(task, key):
+        return task
+    # a reset wipes the key, and nothing is lost by writing to a task that holds nothing
+    return task if key_of(task) is None and task["status"] == "created" else None
+
+
+def _is_of(task: Json, key: str) -> bool:
+    """Tell whether a task is of the run with this key, be it another copy of it."""
+    return (key_of(task) or "").startswith(key)
+
+
+def given_task(api: Api, task_id: str, key: str) -> Json:
+    """Give the task a person asks for; raises TaskOffLimits where it is of another run, or cannot change."""
+    try:
+        task = by_id(api, task_id)
+    except RefusedRequest:
+        task = None  # an id of another shape
+    if task is None:
+        raise TaskOffLimits(
+            f"There is no task {task_id} in ClearML.",
+            "Copy the id from the task's page in ClearML, and check that it is on this server.",
+        )
+    if key_of(task) is not None and not _is_of(task, key):
+        raise TaskOffLimits(
+            f"The task {task_id} holds another run, so it is left as it is.",
+            "Give the id of this run's own task, or none.",
+        )
+    if task["status"] in PUBLISHED or is_archived(task):
+        require_writable(task)
+    return task
+
+
+def mark(api: Api, task: Json, key: str) -> None:
+    """Write a run's key to a task that somebody else has told, so that any later upload knows it.
+
+    The property says that another has told it, and survives a reset; by the runtime it is found.
+    """
+    if mark_of(task) is None:
+        item = {"section": payloads.PROPERTIES, "name": RUNTIME_KEY, "value": key, "type": "str"}
+        payload = {"task": task["id"], "hyperparams": [item], "replace_hyperparams": "none"}
+        api.call("tasks.edit_hyper_params", payload)
+    if (task.get("runtime") or {}).get(RUNTIME_KEY) is None:
+        api.call("tasks.edit_runtime", {"task": task["id"], "runtime": {RUNTIME_KEY: key}, "force": True})
+
+
+def _by_key(api: Api, key: str) -> Json | None:
+    """Find the oldest task of this key."""
+    return next(iter(all_by_key(api, key)), None)
+
+
+def all_by_key(api: Api, key: str) -> list[Json]:
+    """Find the tasks of this key, oldest first; a server that ignores the filter gives others as well."""
+    query = {f"runtime.{RUNTIME_KEY}": key, "only_fields": _FIELDS, "search_hidden": True}
+    page = {"order_by": ["created"], "page": 0, "page_size": 100}
+    ours = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if key_of(task) == key]
+    return sorted(ours, key=lambda task: (str(task.get("created")), task["id"]))
+
+
+def drop_twins(api: Api, key: str, ours: Sequence[Json]) -> None:
+    """Delete tasks that were made for a run at the same time as its oldest, and that nobody has used.
+
+    Whoever made one deletes it, but the reply that told of it may be lost, or the deletion have failed.
+    """
+    for task in ours[1:]:
+        made_by_us = mark_of(task) is None and (task.get("runtime") or {}).get(RUNTIME_KEY) == key
+        if made_by_us and task["status"] == "created":
+            delete(api, "tasks.delete", {"task": task["id"]}, partial(_exists, api, task["id"]))
+
+
+def _exists(api: Api, task_id: str) -> bool:
+    return by_id(api, task_id) is not None
+
+
+def delete(api: Api, endpoint: str, what: Json, is_there: Callable[[], bool]) -> None:
+    """Delete what may be gone already, by another uploader or by a request whose reply was lost."""
+    try:
+        api.call(endpoint, what | _DELETION)
+    except RefusedRequest:
+        if is_there():
+            raise
+
+
+def _project(api: Api, name: str, seen: Mapping[str, Json | None]) -> tuple[str, str | None]:
+    """Give a project's id and the default destination of its models, if it has one; make it where it lacks.
+
+    ``seen`` are projects that were looked for a moment ago, by name.
+    """
+    there = seen[name] if name in seen else project_named(api, name)
+    if there is None:
+        try:
+            entry = {"name": name, "description": ""}
+            made = api.create("projects.create", entry, lambda: (project_named(api, name) or {}).get("id"))
+        except RefusedRequest:
+            there = project_named(api, name)  # another uploader may have made it a moment ago
+            if there is None:
+                raise
+        else:
+            return made, None
+    return there["id"], there.get("default_output_destination")
+
+
+def require_writable(task: Json, stopped: bool = False) -> None:
+    """Leave alone what a person published, archived, aborted, closed or marked failed.
+
+    With ``stopped``, a task may be aborted: that was done before it was ours to complete, or is overruled.
+    """
+    status, reason = task["status"], str(task.get("status_reason") or "")
+    stopped = stopped or reason.startswith(REASON) or _WATCHDOG in reason
+    open_still = status in ("created", "queued", "in_progress", "completed") or (
+        status == "stopped" and stopped
+    )
+    if open_still and not is_archived(task):
+        return
+    words = {"stopped": "was aborted", "publishing": "was published", "failed": "has failed"}
+    word = words.get(status, f"was {status}")
+    hint = "To report the run all the same, make another task with --new"
+    if is_archived(task):
+        word, hint = "was archived", f"Restore it in ClearML. {hint}"
+    elif status in CLOSED:
+        hint = f"Reset it in ClearML, where nothing in it is to be kept. {hint}"
+    raise TaskOffLimits(f"The task {task['id']} {word} in ClearML, so it is left as it is.", f"{hint}.")
+
+
+def why_closed(task: Json, ours: bool) -> str | None:
+    """Say why what differs in a task cannot be mended by --force, where it cannot."""
+    try:
+        require_writable(task, stopped=not ours and mark_of(task) is None)
+    except TaskOffLimits as limits:
+        return f"{limits} {limits.hint}"
+    return None
