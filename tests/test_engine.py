@@ -75,6 +75,9 @@ class Memory:
     opened: list[Opened] = field(default_factory=list)
     asked: list[tuple[str | None, str]] = field(default_factory=list)
 
+    def has(self, task_id: str) -> bool:
+        return self.fails != "gone"
+
     @contextmanager
     def open(
         self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None

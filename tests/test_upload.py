@@ -332,6 +332,67 @@ def test_a_task_that_lost_its_events_is_filled_again(
     assert [task["id"]] == list(server.tasks)
 
 
+def cut_short(run: Path) -> None:
+    """Leave what a copy that was broken off leaves: no checkpoint, no results.png, some of the rows."""
+    rows = (run / "results.csv").read_text().splitlines(keepends=True)
+    (run / "results.csv").write_text("".join(rows[:4]))
+    for name in ("weights/best.pt", "weights/last.pt", "results.png"):
+        (run / name).unlink()
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_copy_cut_short_takes_nothing_from_the_whole(
+    server: ClearMLDouble, make_run: MakeRun, alive: bool
+) -> None:
+    """It looks like a training that died or goes on; its task is that of the whole, and stays so."""
+    whole, copy = make_run("v8.4.190-detect"), make_run("v8.4.190-detect", "copy")
+    assert [] == fails(upload([whole]))
+    state = end_state(server)
+    cut_short(copy)
+    options: dict[str, Any] = {}
+    if alive:
+        shutil.copytree(whole / "weights", copy / "weights", dirs_exist_ok=True)
+        options["stale_after"] = 1e9
+    (sentence,) = fails(upload([copy], **options))
+    assert "all 5 epochs of this run" in sentence
+    assert "the directory 3 of them" in sentence
+    assert state == end_state(server)
+    assert isinstance(upload([copy], new=True)[0], Delivered)
+    assert 2 == len(server.tasks)
+
+
+def test_the_whole_goes_on_where_a_copy_cut_short_began(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Uploaded first, it looks like a training that died, until the whole comes."""
+    whole, copy = make_run("v8.4.190-detect"), make_run("v8.4.190-detect", "copy")
+    cut_short(copy)
+    assert [] == fails(upload([copy]))
+    assert [] == fails(upload([whole]))
+    (task,) = server.tasks.values()
+    assert "completed" == task["status"]
+    assert isinstance(upload([copy])[0], UpToDate)
+
+
+def test_another_server_at_the_same_address_gets_everything(
+    server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set up anew, or at the end of a tunnel: with another configuration the task is looked for, once."""
+    run = make_run("v8.4.190-detect-killed")
+    upload([run])
+    wanted = end_state(server)
+    monkeypatch.setenv("CLEARML_WEB_HOST", "http://elsewhere")
+    monkeypatch.setenv("TRAINS_API_HOST", "http://elsewhere")  # is not used, but makes the stamp another one
+    count = len(server.requests)
+    assert isinstance(upload([run])[0], UpToDate)
+    assert ["auth.login", "tasks.get_all_ex"] == [r.endpoint for r in server.requests[count:]]
+    assert isinstance(upload([run])[0], UpToDate)
+    assert 2 == len(server.requests) - count
+    server.ask("tasks.delete", task=next(iter(server.tasks)), force=True)
+    monkeypatch.setenv("TRAINS_API_HOST", "http://somewhere")
+    assert isinstance(upload([run])[0], Delivered)
+    assert wanted.keys() == end_state(server).keys()
+    assert 1 == len(server.tasks)
+
+
 def test_small_files_share_a_request(server: ClearMLDouble, make_run: MakeRun) -> None:
     """One that is larger than a proxy takes goes alone."""
     run = make_run("v8.4.190-detect")

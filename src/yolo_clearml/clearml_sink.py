@@ -13,7 +13,17 @@ from . import adoption, clearml_reader
 from .adoption import RUNTIME_KEY, key_of, mark_of
 from .clearml_api import Api
 from .clearml_delivery import TaskDelivery
-from .clearml_tasks import all_by_key, drop_twins, find, given_task, make, require_writable, why_closed
+from .clearml_tasks import (
+    all_by_key,
+    by_id,
+    drop_twins,
+    find,
+    given_task,
+    make,
+    require_no_less,
+    require_writable,
+    why_closed,
+)
 from .compare import Verdict, no_task
 from .errors import ServerFailing, ServerUnreachable, YoloClearmlError
 from .events import Plan
@@ -40,6 +50,11 @@ class ClearmlSink:
         with self._logged_in() as api:
             return api.workspace
 
+    def has(self, task_id: str) -> bool:
+        """Say whether a task that the ledger knows is there; raises as `Api.call` does."""
+        with self._logged_in() as api:
+            return by_id(api, task_id) is not None
+
     @contextmanager
     def open(
         self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
@@ -58,6 +73,7 @@ class ClearmlSink:
                 task = make(api, plan, key, found, self._output_uri)
             elif given is None and task["id"] != task_id:
                 drop_twins(api, key, all_by_key(api, key))
+                require_no_less(plan, task)
             untold = given is None and not found.notes  # by nobody but us
             others = mark_of(task) is not None or (key_of(task) is None and not untold)
             if not others:

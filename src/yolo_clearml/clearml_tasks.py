@@ -16,7 +16,7 @@ from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
 from .errors import ServerRefused, TaskOffLimits
-from .events import Plan
+from .events import Plan, RunState, Scalar, Status
 from .payloads import Json
 
 CLOSED = ("failed", "closed")  # takes events, but is not started again
@@ -192,6 +192,25 @@ def require_writable(task: Json, stopped: bool = False) -> None:
     elif status in CLOSED:
         hint = f"Reset it in ClearML, where nothing in it is to be kept. {hint}"
     raise TaskOffLimits(f"The task {task['id']} {word} in ClearML, so it is left as it is.", f"{hint}.")
+
+
+def require_no_less(plan: Plan, task: Json) -> None:
+    """Leave alone a task that a finished run has completed, where the directory holds fewer epochs of it.
+
+    That is a copy cut short on its way, which looks like a training that died: told from it, the task would
+    be stopped, and the whole copy, whose ledger says that all is told, would never mend it.
+    """
+    events = [event for report in plan.reports for event in report.events]
+    here = len({event.iteration for event in events if isinstance(event, Scalar)})
+    try:
+        told = int(task["hyperparams"][payloads.PROPERTIES]["epochs"]["value"].split(" ")[0])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return  # another wrote it, or nobody
+    if task["status"] == "completed" and Status(RunState.FINISHED) not in events and here < told:
+        raise TaskOffLimits(
+            f"ClearML holds all {told} epochs of this run, in {task['id']}, the directory {here} of them.",
+            "Upload a whole copy of it; or, to report what is here by itself, make another task with --new.",
+        )
 
 
 def why_closed(task: Json, ours: bool) -> str | None:

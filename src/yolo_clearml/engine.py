@@ -530,8 +530,13 @@ def _deliver(
     pending = planned.reports if work.force or anew else ledger.pending(planned)
     so_far.ledger, so_far.pending = ledger, acknowledged(pending).events
     if pending or alive or ledger.configured != work.server_hint:
-        server = work.sink().server
-        if server is not None and server != ledger.server:
+        sink = work.sink()
+        server = sink.server
+        elsewhere = server is not None and server != ledger.server
+        if not elsewhere and ledger.task is not None and ledger.configured != work.server_hint:
+            # a server that was set up anew, or is at the end of a tunnel, may have the address of another
+            elsewhere = not sink.has(ledger.task)
+        if elsewhere:
             ledger, pending = Ledger(server=server, run=planned.key), planned.reports
             anew = work.new
         ledger = replace(ledger, configured=work.server_hint)

@@ -72,6 +72,9 @@ class Sink(Protocol):
     def server(self) -> str | None:
         """Whose acknowledgements the ledger keeps; None: whatever the ledger says."""
 
+    def has(self, task_id: str) -> bool:
+        """Say whether a task that the ledger knows is there."""
+
     def open(
         self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
     ) -> AbstractContextManager[Delivery]:
@@ -97,6 +100,10 @@ class RecordingSink:
 
     server: str | None = None
     recorded: dict[Path, tuple[Plan, tuple[Report, ...]]] = field(default_factory=dict)
+
+    def has(self, task_id: str) -> bool:
+        """Nothing here forgets what it was told."""
+        return True
 
     @contextmanager
     def open(
