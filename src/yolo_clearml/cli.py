@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -26,8 +26,6 @@ from .errors import Exit, OurFault, UsageError, YoloClearmlError, public
 from .finding import Found, find_runs
 from .interruption import Interruption
 from .library import Options, require
-from .metrics import Metrics
-from .news import Watching
 from .options import (
     AsJson,
     DryRun,
@@ -62,6 +60,9 @@ from .scan import NotARun
 from .sinks import RecordingSink
 from .standings import SortKey, StateName, chosen, write_json, write_table
 from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 _READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
 
@@ -179,6 +180,8 @@ def watch(
     verbose: Verbose = False,
 ) -> None:
     """Report runs as they appear and grow, until stopped; what was missed meanwhile comes first."""
+    from .news import Watching
+
     with _command(quiet, verbose) as interruption:
         options = Options(
             project=project,
@@ -289,7 +292,11 @@ class _Shown:
 
 
 def _counting(metrics: Path | None, going_on: bool) -> contextlib.AbstractContextManager[Metrics | None]:
-    return contextlib.nullcontext() if metrics is None else Metrics(metrics, going_on)
+    if metrics is None:
+        return contextlib.nullcontext()
+    from .metrics import Metrics
+
+    return Metrics(metrics, going_on)
 
 
 def _show(

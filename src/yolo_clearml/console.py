@@ -7,17 +7,19 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import assert_never
 
-from .compare import Verdict
 from .engine import Delivered, Facts, Failed, Gone, Outcome, Pending, Progress, Skipped, Started, UpToDate
 from .errors import YoloClearmlError
 from .plan_text import plan_json, plan_lines
 from .sinks import RecordingSink
 from .terminal import Terminal
 from .wording import counted, mending, printable, proof_text, sent_text, shown_path, write_line
+
+if TYPE_CHECKING:
+    from .compare import Verdict
 
 _MOST_DIFFERENCES = 20  # of a run, that are spelled out
 _UNSURE = "it was sent under another configuration of ClearML"

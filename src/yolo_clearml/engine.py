@@ -17,9 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .compare import Verdict
 from .errors import OurFault, RunBusy, RunGone, TaskOffLimits, UsageError, YoloClearmlError
 from .events import Plan, RunState
 from .finding import Found
@@ -27,6 +26,9 @@ from .ledger import Held, Ledger, Ledgers, settled_stamp
 from .rules import Wishes, fitness_by_epoch, main_metric, plan
 from .scan import NotARun, Run, listing, scan
 from .sinks import Acknowledged, Noted, Prover, Sent, Sink, acknowledged, file_size
+
+if TYPE_CHECKING:
+    from .compare import Verdict
 
 _CURVE = 16  # values; as many characters of a line
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .agenda import Agenda, follow
 from .choice import EVERY_RUN, Choice
 from .engine import Aim, Failed, Lazily, Outcome, Pending, Skipped, UpToDate, Work, standing, sync
 from .eras import parse_release
@@ -157,6 +156,7 @@ def watch(
     all runs have ended and are delivered; only runs that ``choice`` takes are followed. ``say`` is told, from
     any thread, what a person should know of the watch itself. Raises UsageError where a root does not exist.
     """
+    from .agenda import Agenda, follow
     from .triggers import Lookout
 
     require_seconds("--poll", poll)

@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-from .compare import Verdict
 from .events import DrawnPlot, Event, Image, OutputModel, Plan, Plot, Report, Scalar, SingleValue
+
+if TYPE_CHECKING:
+    from .compare import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from typing_extensions import assert_never
 
-from .compare import Verdict
 from .engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .events import RunState
 from .wording import counted, mending, printable, proof_text, shown_path, size_text
+
+if TYPE_CHECKING:
+    from .compare import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from .compare import Verdict
 from .engine import Delivered
 from .errors import Exit, YoloClearmlError
+
+if TYPE_CHECKING:
+    from .compare import Verdict
 
 
 def size_text(size: int) -> str:
