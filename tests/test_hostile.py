@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import unicodedata
@@ -102,15 +101,22 @@ def among(runs: dict[Path, Hostile], left_out: list[str]) -> dict[Path, Hostile]
     return {run: hostile for run, hostile in runs.items() if not run.name.endswith(endings)}
 
 
+# A process begins with the peak of the one that forks it, so a small one does.
+LAUNCHER = """
+import os, subprocess, sys
+out, err = (open(os.path.join(sys.argv[1], name), "wb") for name in ("out", "err"))
+process = subprocess.Popen(sys.argv[2:], stdout=out, stderr=err)
+_, status, used = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), used.ru_maxrss)
+"""
+
+
 def in_a_process(folder: Path, *arguments: object) -> tuple[Ended, int]:
     """Run the program in a process of its own; gives how it ended, and its largest memory in MiB."""
-    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-        process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=out, stderr=err)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    largest = used.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
+    command = [sys.executable, "-S", "-c", LAUNCHER, str(folder), *COMMAND, *map(str, arguments)]
+    status, largest = map(int, subprocess.check_output(command).split())
     texts = ((folder / name).read_text("utf-8") for name in ("out", "err"))
-    return Ended(process.returncode, *texts), largest
+    return Ended(status, *texts), largest // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @pytest.mark.parametrize(

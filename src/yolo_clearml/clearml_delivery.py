@@ -383,6 +383,7 @@ class TaskDelivery:
         uri = payloads.url_of(self._destination, self._file_key(event))
         entry = payloads.model(event.labels, event.name, uri, self.task_id, str(self._task["project"]))
         there = [] if self._made else self._models_at(uri)
+        made = None
         if not there:
             made = self._api.create(
                 "models.create", entry, lambda: next((m["id"] for m in self._models_at(uri)), None)
@@ -395,10 +396,10 @@ class TaskDelivery:
         stem = Path(event.file.name).stem
         link = {"model": model["id"], "type": "output", "name": stem, "iteration": event.iteration}
         self._change("tasks.add_or_update_model", {"task": self.task_id, **link})
-        for twin in there[1:] if not self.others else ():  # of another uploader: both keep the older
-            delete(
-                self._api, "models.delete", {"model": twin["id"]}, partial(self._has_model, uri, twin["id"])
-            )
+        for twin in there[1:]:  # of another uploader: both keep the older
+            if not self.others or twin["id"] == made:
+                still = partial(self._has_model, uri, twin["id"])
+                delete(self._api, "models.delete", {"model": twin["id"]}, still)
 
     def _has_model(self, uri: str, model_id: str) -> bool:
         return any(model["id"] == model_id for model in self._models_at(uri))

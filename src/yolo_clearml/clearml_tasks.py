@@ -15,7 +15,7 @@ from . import adoption, payloads
 from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
-from .errors import ServerRefused, TaskOffLimits
+from .errors import HoldsLess, ServerRefused, TaskOffLimits
 from .events import Plan, RunState, Scalar, Status
 from .payloads import Json
 
@@ -207,8 +207,8 @@ def require_no_less(plan: Plan, task: Json) -> None:
     except (KeyError, TypeError, ValueError, AttributeError):
         return  # another wrote it, or nobody
     if task["status"] == "completed" and Status(RunState.FINISHED) not in events and here < told:
-        raise TaskOffLimits(
-            f"ClearML holds all {told} epochs of this run, in {task['id']}, the directory {here} of them.",
+        raise HoldsLess(
+            f"holds {here} of the {told} epochs that ClearML has of this run, in {task['id']}",
             "Upload a whole copy of it; or, to report what is here by itself, make another task with --new.",
         )
 

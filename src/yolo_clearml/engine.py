@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import OurFault, RunBusy, RunGone, TaskOffLimits, UsageError, YoloClearmlError
+from .errors import HoldsLess, OurFault, RunBusy, RunGone, TaskOffLimits, UsageError, YoloClearmlError
 from .events import Plan, RunState
 from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
@@ -343,6 +343,8 @@ def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]
     so_far = _SoFar()
     try:
         outcome = yield from _visited(path, work, keep_alive, so_far)
+    except HoldsLess as less:
+        outcome = Skipped(path, str(less), less.hint)
     except YoloClearmlError as error:
         outcome = _failed(path, error, so_far)
     yield outcome

@@ -126,6 +126,10 @@ class ServerFailing(ServerUnreachable):
     outage = False
 
 
+class HoldsLess(YoloClearmlError):
+    """The directory holds less of its run than ClearML does; its text goes on after "it"."""
+
+
 class FileServerUnreachable(YoloClearmlError):
     """The file server or storage does not take files; what needs no file was delivered."""
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,7 @@ class Metrics:
         self._failures = before.get("failures_total", 0.0)
         self._success = before.get("last_success_timestamp_seconds")
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # or what was counted first could be written last
         self._closing = threading.Event()
         self._cut_short = False
         self._thread = threading.Thread(target=self._write_now_and_then, name="metrics", daemon=True)
@@ -103,7 +104,10 @@ class Metrics:
 
     def write(self, all_is_well: bool = True) -> None:
         """Replace the file; raises MetricsUnwritable."""
-        from prometheus_client import CollectorRegistry, generate_latest
+        with self._writing:
+            self._replace(self._counts(all_is_well))
+
+    def _counts(self, all_is_well: bool) -> Sequence[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         with self._lock:
@@ -142,6 +146,11 @@ class Metrics:
                         now - self._success,
                     ),
                 ]
+        return counts
+
+    def _replace(self, counts: Sequence[Metric]) -> None:
+        from prometheus_client import CollectorRegistry, generate_latest
+
         registry = CollectorRegistry()
         registry.register(_Counts(tuple(counts)))
         try:
