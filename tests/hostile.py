@@ -234,17 +234,16 @@ TREE: dict[str, Hostile] = {
     },
     "pt executes in place of facts": Hostile(
         _pickled(
-            train_args=call("os.system", plain(_COMMAND)),
             train_metrics=call("builtins.eval", plain(_EVAL)),
             names=call("os.system", plain(_COMMAND)),
             date=call("os.system", plain(_COMMAND)),
         )
     ),
     "pt cycle": Hostile(
-        _pickled(train_args=mapping({"x": b"]q\xf1h\xf1a"}), names=b"}q\xf2" + plain(0) + b"h\xf2s")
+        _pickled(train_metrics=mapping({"x": b"]q\xf1h\xf1a"}), names=b"}q\xf2" + plain(0) + b"h\xf2s")
     ),
-    "pt memo bomb": Hostile(_pickled(train_args=mapping({"x": bomb(9)}))),
-    "pt nested": Hostile(_pickled(train_args=mapping({"x": b"N" + b"\x85" * 200_000}))),
+    "pt memo bomb": Hostile(_pickled(train_metrics=mapping({"x": bomb(9)}), names=bomb(9))),
+    "pt nested": Hostile(_pickled(train_metrics=mapping({"x": b"N" + b"\x85" * 200_000}))),
     "pt zip bomb": Hostile(_pickle(bytes(64 << 20), zipfile.ZIP_DEFLATED)),
     "pt zip bomb that lies": Hostile(_lying_bomb),
     "pt vast directory": Hostile(_vast_directory),

@@ -74,18 +74,16 @@ def reason(path: Path) -> str:
 
 
 def test_a_finished_training() -> None:
-    """Release, date, class names and arguments of a stripped checkpoint, and what was reported live."""
+    """Release, date, class names and metrics of a stripped checkpoint, and what was reported live."""
     read = read_checkpoint(BEST)
     assert read.release == "8.4.190"
     assert read.date == "2026-11-22T10:05:37.909649+00:00"
     assert (read.epoch, read.stripped) == (-1, True)
     assert read.parameters == 97763  # the single value model/parameters of the live task
     assert read.names == {0: "circle", 1: "square", 2: "triangle"}
-    assert (read.fitness, read.best_fitness) == (0.63642, None)
+    assert read.fitness == 0.63642
     assert read.train_metrics["metrics/mAP50(B)"] == 0.995
     assert len(read.train_metrics) == 8
-    assert (read.train_args["epochs"], read.train_args["imgsz"]) == (5, 64)
-    assert read.train_args["classes"] is None
 
 
 def test_a_killed_training() -> None:
@@ -93,7 +91,7 @@ def test_a_killed_training() -> None:
     read = read_checkpoint(SAMPLES / "v8.4.190-detect-killed" / "weights" / "best.pt")
     assert (read.epoch, read.stripped) == (1, False)
     assert read.parameters == 97763
-    assert (read.fitness, read.best_fitness) == (0.49606, 0.49606)
+    assert read.fitness == 0.49606
     assert read.names == {0: "circle", 1: "square", 2: "triangle"}
 
 
@@ -122,23 +120,25 @@ def test_tensors_are_not_read(tmp_path: Path) -> None:
 
 def test_a_foreign_training_has_few_facts(tmp_path: Path) -> None:
     """What is absent is None or empty, as the release is in YOLOv5's files."""
-    expected = Checkpoint(None, None, -1, True, None, {}, {}, None, None, {})
+    expected = Checkpoint(None, None, -1, True, None, {}, None, {})
     assert read_checkpoint(write(tmp_path, root())) == expected
 
 
 def test_facts_of_odd_types_are_absent(tmp_path: Path) -> None:
     """A release that is a number, a date that is a list, an epoch that is a bool: not facts."""
-    data = root(version=plain(8), date=plain([]), epoch=b"\x88", names=plain(5), train_args=plain("x"))
-    expected = Checkpoint(None, None, None, False, None, {}, {}, None, None, {})
+    data = root(version=plain(8), date=plain([]), epoch=b"\x88", names=plain(5), train_metrics=plain("x"))
+    expected = Checkpoint(None, None, None, False, None, {}, None, {})
     assert read_checkpoint(write(tmp_path, data)) == expected
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_binary_protocol(tmp_path: Path, protocol: int) -> None:
     """torch.save takes any pickle_protocol; frames and memoizing are those of 4 and 5."""
-    facts = {"epoch": 3, "model": None, "version": "8.3.0", "train_args": {"a": [1, 2.5, (None, True)]}}
-    read = read_checkpoint(write(tmp_path, pickle.dumps(facts, protocol)))
-    assert (read.epoch, read.release, read.train_args) == (3, "8.3.0", {"a": [1, 2.5, (None, True)]})
+    facts = {"epoch": 3, "model": None, "version": "8.3.0", "names": ["cat", "chien \xe9"]}
+    others = {"train_metrics": {"a": 2.5, "b": 1}, "train_args": {"a": [1, 2.5, (None, True)]}}
+    read = read_checkpoint(write(tmp_path, pickle.dumps({**facts, **others}, protocol)))
+    assert (read.epoch, read.release) == (3, "8.3.0")
+    assert (read.names, read.train_metrics) == ({0: "cat", 1: "chien \xe9"}, {"a": 2.5, "b": 1.0})
 
 
 def test_an_optimizer_means_not_stripped(tmp_path: Path) -> None:
@@ -175,6 +175,7 @@ def test_a_size_may_be_a_torch_size(tmp_path: Path) -> None:
         parameter(2, "3"),
         parameter(2**62, 4),
         parameter(2**64),
+        parameter(0, 2**64),
         parameter(*[1] * 65),
         parameter(2, by="parameter_v9"),
         parameter(2, tensor="qtensor"),
@@ -193,26 +194,37 @@ def test_a_state_dict_has_no_count(tmp_path: Path) -> None:
 
 
 def test_numpy_scalars_are_numbers(tmp_path: Path) -> None:
-    """best_fitness is a NumPy scalar before it is stripped in some releases."""
+    """Where validation gives no fitness, Ultralytics takes a loss, which NumPy holds."""
+    metrics = {"a": plain(numpy.float64(0.25)), "fitness": plain(numpy.float32(-0.5))}
+    read = read_checkpoint(write(tmp_path, root(train_metrics=mapping(metrics))))
+    assert read.train_metrics == {"a": 0.25, "fitness": -0.5}
+    assert read.fitness == -0.5
+
+
+def test_what_is_no_number_is_no_metric(tmp_path: Path) -> None:
+    """Objects, texts, integers torch cannot hold and whatever holds others are left out, key by key."""
     metrics = {
-        "a": plain(numpy.float64(0.25)),
-        "b": plain(numpy.float32(0.5)),
-        "c": b"N",
-        "d": plain(1),
-        "e": b"\x88",
+        "kept": plain(1),
+        "\ud800!": plain(0.5),
+        "none": b"N",
+        "bool": b"\x88",
+        "text": plain("1"),
+        "huge": plain(2**63),
+        "list": plain([1.0]),
+        "dict": plain({"a": 1.0}),
+        "path": call("pathlib.PosixPath", plain("/")),
+        "odd scalar": call("numpy._core.multiarray.scalar", plain("f8"), plain(0.5)),
     }
-    data = root(best_fitness=plain(numpy.float64(0.125)), train_metrics=mapping(metrics))
-    read = read_checkpoint(write(tmp_path, data))
-    assert read.best_fitness == 0.125
-    assert read.train_metrics == {"a": 0.25, "b": 0.5, "d": 1.0}
+    read = read_checkpoint(write(tmp_path, root(train_metrics=mapping(metrics))))
+    assert read.train_metrics == {"kept": 1.0, "?!": 0.5}
 
 
 def test_fitness_that_is_not_finite_is_absent(tmp_path: Path) -> None:
     """A diverged training has no fitness, while its metrics stay as stored."""
-    data = root(best_fitness=plain(math.inf), train_metrics=plain({"fitness": math.nan}))
-    read = read_checkpoint(write(tmp_path, data))
-    assert (read.fitness, read.best_fitness) == (None, None)
-    assert math.isnan(read.train_metrics["fitness"])
+    for odd in (math.nan, math.inf):
+        read = read_checkpoint(write(tmp_path, root(train_metrics=plain({"fitness": odd}))))
+        assert read.fitness is None
+        assert str(read.train_metrics["fitness"]) == str(odd)
 
 
 def test_names_may_be_a_list_and_lie_at_the_top(tmp_path: Path) -> None:
@@ -220,31 +232,6 @@ def test_names_may_be_a_list_and_lie_at_the_top(tmp_path: Path) -> None:
     assert read_checkpoint(write(tmp_path, root(names=plain(["cat", "dog"])))).names == {0: "cat", 1: "dog"}
     mixed = module({}, names=plain({0: "cat", "x": "dog", 2: None, 3: "\ud800!"}))
     assert read_checkpoint(write(tmp_path, root(model=mixed))).names == {0: "cat", 3: "?!"}
-
-
-def test_arguments_keep_their_plain_values(tmp_path: Path) -> None:
-    """Paths become text; objects, integers torch cannot hold and deep nesting are left out, key by key."""
-    deep: list[object] = []
-    for _ in range(9):
-        deep = [deep]
-    arguments = {
-        "kept": plain({"a": (1, "b"), 2: [None]}),
-        "path": call("pathlib.PosixPath", plain("/"), plain("home"), plain("x")),
-        "drive": call("pathlib._local.WindowsPath", plain("C:\\"), plain("x")),
-        "odd path": call("pathlib.PosixPath", plain(1)),
-        "device": call("torch.device", plain("cpu")),
-        "huge": plain(2**63),
-        "deep": plain(deep),
-        "scalar": plain(numpy.float64(0.5)),
-    }
-    expected = {"kept": {"a": (1, "b"), 2: [None]}, "path": "/home/x", "drive": "C:\\x", "scalar": 0.5}
-    assert read_checkpoint(write(tmp_path, root(train_args=mapping(arguments)))).train_args == expected
-
-
-def test_arguments_may_be_a_namespace(tmp_path: Path) -> None:
-    """IterableSimpleNamespace, an object, counts as its attributes."""
-    namespace = b"cultralytics.utils\nIterableSimpleNamespace\n)\x81" + plain({"lr0": 0.01}) + b"b"
-    assert read_checkpoint(write(tmp_path, root(train_args=namespace))).train_args == {"lr0": 0.01}
 
 
 # -- files that are no checkpoint
@@ -395,15 +382,18 @@ def test_deep_nesting(tmp_path: Path, start: bytes, step: bytes) -> None:
     """100,000 levels of anything neither overflow the stack nor hinder reading; nor does freeing them."""
     levels = 99_999 if start.startswith(b"]") else 100_000
     nested = start + step * levels
-    read = read_checkpoint(write(tmp_path, root(train_args=plain({"kept": 1}), other=nested)))
-    assert read.train_args == {"kept": 1}
-    assert "x" not in read_checkpoint(write(tmp_path, root(train_args=mapping({"x": nested})))).train_args
+    again = b"h\xf4"  # the same value in the place of every fact
+    odd = {"epoch": nested + b"q\xf4", **dict.fromkeys(("model", "version", "date", "optimizer"), again)}
+    metrics, names = mapping({"kept": plain(1), "x": again}), b"](" + plain("cat") + again + b"e"
+    read = read_checkpoint(write(tmp_path, root(**odd, train_metrics=metrics, names=names)))
+    assert read == Checkpoint(None, None, None, False, None, {"kept": 1.0}, None, {0: "cat"})
 
 
 def test_a_deeply_nested_key(tmp_path: Path) -> None:
     """Hashing 500,000 nested tuples would end the process; such a key is left out."""
     nested = b"}" + b"N" + b"\x85" * 500_000 + plain("value") + b"s"
-    assert read_checkpoint(write(tmp_path, root(train_args=nested))).train_args == {}
+    assert read_checkpoint(write(tmp_path, root(train_metrics=nested))).train_metrics == {}
+    assert read_checkpoint(write(tmp_path, root(names=nested))).names == {}
 
 
 def test_keys_that_collide(tmp_path: Path) -> None:
@@ -419,9 +409,11 @@ def test_a_key_that_cannot_be_hashed(tmp_path: Path) -> None:
 
 
 def test_a_cycle(tmp_path: Path) -> None:
-    """A list in itself is no argument; a module in itself is counted once."""
-    data = root(train_args=mapping({"cycle": b"]q\xf1h\xf1a", "kept": plain(1)}))
-    assert read_checkpoint(write(tmp_path, data)).train_args == {"kept": 1}
+    """A list in itself is no metric and no name; a module in itself is counted once."""
+    metrics = mapping({"cycle": b"]q\xf1h\xf1a", "kept": plain(1)})
+    names = b"]q\xf2h\xf2a" + plain("cat") + b"a"
+    read = read_checkpoint(write(tmp_path, root(train_metrics=metrics, names=names)))
+    assert (read.train_metrics, read.names) == ({"kept": 1.0}, {1: "cat"})
     modules = b"}q\xf2" + plain("self") + b"h\xf3s"
     state = b"}(" + plain("_modules") + modules + plain("_parameters") + mapping({"w": parameter(3)}) + b"u"
     network = b"cx\ny\n)\x81q\xf3" + state + b"b"
@@ -434,18 +426,36 @@ def bomb(levels: int) -> bytes:
 
 
 def test_a_memo_bomb(tmp_path: Path) -> None:
-    """Shared values are cheap until copied: copying stops at a million."""
+    """Shared values are cheap as long as nobody walks or copies them, and nothing here does."""
     assert read_checkpoint(write(tmp_path, root(other=bomb(1000)))).epoch == -1
-    assert reason(write(tmp_path, root(train_args=mapping({"x": bomb(8)})))) == "Its values are too large."
+    metrics = mapping({"kept": plain(1), "x": bomb(1000)})
+    read = read_checkpoint(write(tmp_path, root(train_metrics=metrics, names=bomb(1000), model=bomb(1000))))
+    assert (read.train_metrics, read.names, read.parameters) == ({"kept": 1.0}, {}, None)
+    odd = dict.fromkeys(("version", "date", "epoch"), bomb(1000))
+    read = read_checkpoint(write(tmp_path, root(**odd)))
+    assert (read.release, read.date, read.epoch) == (None, None, None)
 
 
 def test_shared_texts(tmp_path: Path) -> None:
-    """So with a text of 10,000 characters in a thousand names, paths or arguments."""
+    """A text of 10,000 characters in a thousand names is in the file once: copying stops at a million."""
     text = plain("x" * 10_000) + b"q\xf4"
-    paths = b"cpathlib\nPosixPath\n(" + text + b"h\xf4" * 1000 + b"tR"
-    names = text + b"0}(" + b"".join(plain(key) + b"h\xf4" for key in range(1000)) + b"u"
-    for hostile in ({"train_args": mapping({"x": paths})}, {"names": names}):
-        assert reason(write(tmp_path, root(**hostile))) == "Its values are too large."
+    pairs = text + b"0}(" + b"".join(plain(key) + b"h\xf4" for key in range(1000)) + b"u"
+    for names in (pairs, b"](" + text + b"h\xf4" * 1000 + b"e"):
+        assert reason(write(tmp_path, root(names=names))) == "Its values are too large."
+        assert reason(write(tmp_path, root(model=module({}, names=names)))) == "Its values are too large."
+
+
+def test_long_texts(tmp_path: Path) -> None:
+    """No text needs a million characters, whichever fact it is, nor do all of them together."""
+    long, half = "x" * 1_000_000, "x" * 500_000
+    for facts in (
+        {"version": plain(long)},
+        {"date": plain(long)},
+        {"names": plain({0: long})},
+        {"train_metrics": plain({long: 0.5})},
+        {"version": plain(half), "train_metrics": plain({half: 0.5})},
+    ):
+        assert reason(write(tmp_path, root(**facts))) == "Its values are too large."
 
 
 def test_modules_that_share_their_parts(tmp_path: Path) -> None:
@@ -462,12 +472,13 @@ def test_modules_that_share_their_parts(tmp_path: Path) -> None:
 
 
 def test_a_giant_integer(tmp_path: Path) -> None:
-    """An integer of a million bytes is no epoch, no argument and no size; printing it would take minutes."""
-    giant = b"\x8b" + (1_000_000).to_bytes(4, "little") + b"\x7f" * 1_000_000
-    read = read_checkpoint(
-        write(tmp_path, root(epoch=giant, best_fitness=giant, train_args=mapping({"x": giant})))
-    )
-    assert (read.epoch, read.best_fitness, read.train_args) == (None, None, {})
+    """No integer of a million bytes is an epoch, a metric, an index or a size; printing it takes minutes."""
+    giant = int.from_bytes(b"\x7f" * 1_000_000, "little")
+    facts = {"epoch": giant, "train_metrics": {"fitness": giant, "kept": 1}, "names": {giant: "x", 0: "cat"}}
+    odd = {name: plain(value) for name, value in facts.items()}
+    expected = Checkpoint(None, None, None, False, None, {"kept": 1.0}, None, {0: "cat"})
+    network = module({"w": parameter(giant)})
+    assert read_checkpoint(write(tmp_path, root(model=network, **odd))) == expected
 
 
 @pytest.mark.parametrize("decimal", [b"I%s\n", b"L%sL\n", b"F%s\n"])

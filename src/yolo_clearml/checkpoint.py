@@ -25,21 +25,16 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, TypeAlias
+from pathlib import Path
+from typing import IO, Any
 
 from .files import open_regular
-
-Plain: TypeAlias = (
-    "bool | int | float | str | list[Plain] | tuple[Plain, ...] | dict[str | int, Plain] | None"
-)
 
 _MAX_DIRECTORY = 4 << 20  # bytes of the zip's directory; about 40,000 tensors
 _MAX_PICKLE = 32 << 20  # bytes of data.pkl, uncompressed
 _MAX_OPCODES = 2_000_000  # a network of 1,000 layers with its optimizer needs about 500,000
 _MAX_GLOBAL = 1_000  # characters of a global's name
-_MAX_COPIED = 1_000_000  # values and characters copied into one Checkpoint
-_MAX_NESTING = 8  # levels of a value in train_args
+_MAX_COPIED = 1_000_000  # texts and characters copied into one Checkpoint
 _MAX_DIMENSIONS = 64  # of a tensor, as in torch
 _MAX_INTEGER = 2**63 - 1  # what torch can count
 
@@ -61,10 +56,8 @@ class Checkpoint:
     epoch: int | None  # zero-based epoch it was saved at, -1 once stripped
     stripped: bool  # epoch -1 and no optimizer: the training finished with this file
     parameters: int | None  # elements in all Parameters of the network, frozen ones too; see `_parameters`
-    train_args: Mapping[str, Plain]  # resolved arguments; a value that is not plain is left out
     train_metrics: Mapping[str, float]  # of its epoch, five decimals, may be NaN; since 8.0.220
     fitness: float | None  # of its epoch, from train_metrics; finite
-    best_fitness: float | None  # of the training so far; finite; None once stripped
     names: Mapping[int, str]  # class names by class index
 
 
@@ -328,16 +321,14 @@ def _checkpoint(root: object) -> Checkpoint:
         epoch=epoch,
         stripped=epoch == -1 and root.get("optimizer") is None,
         parameters=_parameters(network),
-        train_args=copy.arguments(_attributes(root.get("train_args"))),
         train_metrics=metrics,
         fitness=_finite(metrics.get("fitness")),
-        best_fitness=_finite(_number(root.get("best_fitness"))),
         names=copy.names(_attributes(network).get("names") or root.get("names")),
     )
 
 
 def _attributes(value: object) -> dict[Any, Any]:
-    """A dict itself, or the `__dict__` of an object (a namespace, a network); else nothing."""
+    """A dict itself, or the `__dict__` of an object (a network); else nothing."""
     state = value.state if isinstance(value, _Opaque) else value
     return state if isinstance(state, dict) else {}
 
@@ -399,7 +390,7 @@ _NUMPY_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumP
 
 
 def _number(value: object) -> float | None:
-    """A number as a float: a plain one, or a NumPy scalar, which best_fitness is in some releases."""
+    """A number as a float: a plain one, or a NumPy scalar: fitness is one where a loss stands in for it."""
     match value:
         case float():
             return value
@@ -421,12 +412,8 @@ def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-class _NotPlain(Exception):
-    """A value that has no plain form."""
-
-
 class _Copier:
-    """Copies values into the result, at most _MAX_COPIED of them: shared values multiply when copied."""
+    """Copies texts into the result, at most _MAX_COPIED in all: a shared text multiplies when copied."""
 
     def __init__(self) -> None:
         self.left = _MAX_COPIED
@@ -441,41 +428,3 @@ class _Copier:
         """Class names by index, from a dict or (YOLOv5 before 7.0) a list."""
         pairs = enumerate(names) if isinstance(names, list) else _attributes(names).items()
         return {key: self.text(name) for key, name in pairs if type(key) is int and isinstance(name, str)}
-
-    def arguments(self, arguments: dict[Any, Any]) -> dict[str, Plain]:
-        """The arguments that are plain values, with paths as text."""
-        copied: dict[str, Plain] = {}
-        for key, value in arguments.items():
-            if isinstance(key, str):
-                try:
-                    copied[self.text(key)] = self.plain(value, _MAX_NESTING)
-                except _NotPlain:
-                    continue
-        return copied
-
-    def plain(self, value: object, levels: int) -> Plain:
-        """A copy of a value nested at most `levels` deep, or _NotPlain."""
-        self.text("")  # every value has its price, or shared empty lists would multiply
-        match value:
-            case None | bool() | float():
-                return value
-            case str():
-                return self.text(value)
-            case int() if abs(value) <= _MAX_INTEGER:
-                return value
-            case list() if levels:
-                return [self.plain(each, levels - 1) for each in value]
-            case tuple() if levels:
-                return tuple(self.plain(each, levels - 1) for each in value)
-            case dict() if levels:
-                return {
-                    self.text(key) if isinstance(key, str) else key: self.plain(each, levels - 1)
-                    for key, each in value.items()
-                }
-            case _Opaque(name, parts) if name.startswith("pathlib.") and name.endswith("Path"):
-                kind = PureWindowsPath if "Windows" in name else PurePosixPath
-                if all(isinstance(part, str) for part in parts):
-                    return str(kind(*(self.text(str(part)) for part in parts)))
-            case _Opaque() if (number := _number(value)) is not None:
-                return number
-        raise _NotPlain
