@@ -551,10 +551,11 @@ def test_a_given_task_that_was_aborted_is_opened(server: ClearMLDouble, make_run
     assert "completed" == server.tasks[task]["status"]
 
 
-def test_another_trainings_task_is_refused(server: ClearMLDouble, make_run: MakeRun) -> None:
-    """It carries no key, but most of its values are others; nothing of it is changed, and no twin is lost."""
+@pytest.mark.parametrize("name", ["v8.3.100-detect", "v8.4.190-classify", "yolov5-7.0.14-detect"])
+def test_another_trainings_task_is_refused(server: ClearMLDouble, make_run: MakeRun, name: str) -> None:
+    """It carries no key, but most of its values are others, or none is alike; nothing of it is changed."""
     run = make_run(DETECT)
-    other = tell(server, expected("v8.3.100-detect.expected"), make_run("v8.3.100-detect"))
+    other = tell(server, expected(f"{name}.expected"), make_run(name))
     state = server.snapshot()
     (outcome,) = upload([run], task_id=other)
     assert isinstance(outcome, Failed)

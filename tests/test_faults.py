@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeRun
+from conftest import MakeRun, long_after
 from double import ClearMLDouble, DropAfter, DropBefore, Fewer, Hang, NotJson, Status, Truncate
-from uploading import end_state, fails, upload
+from uploading import clearml_sink, end_state, fails, upload
 
-from yolo_clearml.engine import Delivered, Failed, Outcome
+from yolo_clearml.engine import Delivered, Failed, Lazily, Outcome, Progress, Work, sync
 from yolo_clearml.errors import Exit
+from yolo_clearml.ledger import FileLedgers
 from yolo_clearml.rules import plan
 
 API = [
@@ -267,15 +270,66 @@ def test_a_server_that_is_down_is_waited_for_once(server: ClearMLDouble, make_ru
     assert 1 == len(looked_up - {None})  # None: whether it is the server, or that request alone
 
 
-def test_a_file_server_that_is_down_is_waited_for_once(server: ClearMLDouble, make_run: MakeRun) -> None:
-    """Curves of every run arrive; only the first run's pictures are waited for."""
-    one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect")
+def test_a_file_server_that_is_down_is_not_waited_for_by_every_run(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """Curves of every run arrive; after three runs, the pictures of the others are not even sent."""
+    killed = "v8.4.190-detect-killed"
+    runs = [make_run(killed), *(make_run(f"v8.4.190-{name}") for name in ("detect", "segment", "classify"))]
     server.fault("files:POST", Status(503), times=None)
-    outcomes = upload([one, two], timeout=0.5)
-    assert 2 == len(fails(outcomes))
-    assert 2 == sum(bool(server.scalars(task)) for task in server.tasks)
+    outcomes = upload(runs, timeout=0.5)
+    assert 4 == len(fails(outcomes))
+    assert 4 == sum(bool(server.scalars(task)) for task in server.tasks)
     paths = [path for r in server.requests if r.endpoint == "files:POST" for path in r.payload]
-    assert 1 == sum(any(task in path for path in paths) for task in server.tasks)
+    assert 1 <= sum(any(task in path for path in paths) for task in server.tasks) <= 3
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_file_the_server_is_at_fault_over_stops_no_other_run(
+    server: ClearMLDouble, make_run: MakeRun, status: int
+) -> None:
+    """That run failed; the pictures of the next one arrive."""
+    one, two = make_run("v8.4.190-detect"), make_run("v8.4.190-segment")
+
+    def of_the_first(payload: Any) -> bool:
+        return any(next(iter(server.tasks)) in path and "val_pred" in path for path in payload)
+
+    server.fault("files:POST", Status(status), times=None, only=of_the_first)
+    told = fails(upload([one], timeout=0.5)) + fails(upload([one, two], timeout=0.5))
+    assert 2 == len([sentence for sentence in told if f"keeps failing ({status})" in sentence])
+    assert {"completed", "in_progress"} == {task["status"] for task in server.tasks.values()}
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_proxy_that_is_at_fault_over_several_files_gets_them_one_by_one(
+    server: ClearMLDouble, run: Path, wanted: dict[str, Any], status: int
+) -> None:
+    """The end is that of an upload that nothing disturbs."""
+    server.fault("files:POST", Status(status), times=None, only=lambda payload: len(payload) > 1)
+    assert [] == fails(upload([run], timeout=0.5))
+    assert wanted == end_state(server)
+
+
+def test_a_file_that_shrinks_while_it_is_sent_is_not_the_servers_fault(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """The request waits for bytes that never come; it is said why, and the next run is done."""
+    one, two = make_run("v8.4.190-detect"), make_run("v8.4.190-segment")
+    weights = one / "weights" / "best.pt"
+    with zipfile.ZipFile(weights, "a") as archive:
+        archive.writestr("best/padding", bytes(30_000_000))  # so that it takes a while
+    work = Work(Lazily(clearml_sink(1.0)), FileLedgers(), "server", now=long_after)
+    outcomes: list[Outcome] = []
+    sent = 0
+    for outcome in sync([one, two], work, 1, threading.Event()):
+        sent += outcome.size if isinstance(outcome, Progress) else 0
+        if sent > 5_000_000 and weights.stat().st_size > 5_000_000:  # more than the pictures
+            os.truncate(weights, 1000)
+        outcomes.append(outcome)
+    sentences = fails(outcomes)
+    assert 1 == len(sentences)
+    assert "changed" in sentences[0] or "cannot be read" in sentences[0]
+    assert two in [outcome.run for outcome in outcomes if isinstance(outcome, Delivered)]
 
 
 def test_a_run_the_server_cannot_digest_does_not_stop_the_others(

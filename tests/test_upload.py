@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from conftest import GOLDEN, MakeRun, long_after
 from double import ClearMLDouble
+from test_verify import planned
 from uploading import clearml_sink, end_state, fails, upload
 
+from yolo_clearml.clearml_sink import ClearmlSink
 from yolo_clearml.engine import Delivered, Failed, Lazily, Outcome, Skipped, UpToDate, Work, sync
 from yolo_clearml.finding import find_runs
 from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
@@ -359,6 +361,58 @@ def test_a_copy_cut_short_takes_nothing_from_the_whole(
     assert state == end_state(server)
     assert isinstance(upload([copy], new=True)[0], Delivered)
     assert 2 == len(server.tasks)
+
+
+@pytest.mark.parametrize("ledger", ["its own", "of the whole", "none"])
+@pytest.mark.parametrize("less", ["rows", "rows and no end", "no end"])
+def test_no_directory_takes_from_its_task_what_others_have_told(
+    server: ClearMLDouble, make_run: MakeRun, less: str, ledger: str
+) -> None:
+    """A copy with a ledger of its own, or of the whole; fewer rows, nothing that shows the end, or both."""
+    whole, copy = make_run("v8.4.190-detect"), make_run("v8.4.190-detect", "copy")
+    if ledger == "its own":
+        ends = {
+            name: (copy / name).read_bytes() for name in ("weights/best.pt", "weights/last.pt", "results.png")
+        }
+        table = (copy / "results.csv").read_text()
+        cut_short(copy)
+        assert [] == fails(upload([copy]))
+        for name, content in ends.items():
+            (copy / name).write_bytes(content)
+        (copy / "results.csv").write_text(table)
+    assert [] == fails(upload([whole]))
+    state = end_state(server)
+    if ledger == "of the whole":
+        shutil.copy2(whole / LEDGER_NAME, copy / LEDGER_NAME)
+    rows = (copy / "results.csv").read_text().splitlines(keepends=True)
+    if less != "no end":
+        (copy / "results.csv").write_text("".join(rows[:4]))
+    if less != "rows":
+        for name in ("weights/best.pt", "weights/last.pt", "results.png"):
+            (copy / name).unlink()
+    (plain,), (forced,) = upload([copy]), upload([copy], force=True)
+    told_before = ledger == "its own" and less == "rows and no end"  # just that, so nothing is new
+    assert isinstance(plain, UpToDate if told_before else Skipped)
+    assert isinstance(forced, Skipped)
+    assert state == end_state(server)
+    closed = ClearmlSink(2.0).verify(planned(copy), copy, next(iter(server.tasks)), "").closed
+    assert closed is not None
+    assert "--new" in closed
+    assert isinstance(upload([whole])[0], UpToDate)
+
+
+def test_a_task_that_a_person_imported_is_not_taken_for_a_twin(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """The SDK's export holds the run's key as well; only what holds nothing is deleted."""
+    run = make_run("v8.4.190-detect-killed")
+    upload([run])
+    (task,) = server.tasks.values()
+    imported = server.ask("tasks.create", name="mine", project=task["project"], type="training")["id"]
+    server.tasks[imported].update(runtime=dict(task["runtime"]), hyperparams=dict(task["hyperparams"]))
+    (run / LEDGER_NAME).unlink()
+    assert [] == fails(upload([run]))
+    assert {task["id"], imported} == set(server.tasks)
 
 
 def test_the_whole_goes_on_where_a_copy_cut_short_began(server: ClearMLDouble, make_run: MakeRun) -> None:

@@ -68,6 +68,7 @@ _CLOCK = 1.0  # seconds; the callback's own clock was read up to 0.75 s later th
 _NOT_LIVE = "_ignore_remote_overrides_"  # a parameter that ClearML's SDK adds, or not
 _TOLD_NOW = "in_progress"
 _SAVE_DIR = "save_dir"  # the parameter that says where a run was trained
+_WHAT_AND_WHERE = (_SAVE_DIR, "task", "model", "data")
 
 
 def key_of(task: Json) -> str | None:
@@ -413,16 +414,31 @@ def ended_right(state: RunState, status: str) -> bool:
 def another_training(plan: Plan, holds: Holds) -> bool:
     """Tell whether a task holds another training: of the points both have, most are otherwise.
 
-    Some are alike even then, for the learning rates follow from the hyperparameters.
+    Learning rates do not count, for they follow from the hyperparameters alone. Where both hold points and
+    share none, what was trained where has to be the same.
     """
     measure = Measure.of(plan)
     agree = [
         measure.agrees(point, there)
         for point in _points(plan)
         if measure.tells(point)
+        and not point.series.startswith("lr/")
         and (there := holds.scalars.get((point.title, point.series), {}).get(point.iteration)) is not None
     ]
-    return 2 * sum(agree) < len(agree)
+    if agree or not holds.scalars:
+        return 2 * sum(agree) < len(agree)
+    told = {
+        name: parameter.value
+        for (section, name), parameter in holds.parameters.items()
+        if section != PROPERTIES
+    }
+    return any(
+        name in _WHAT_AND_WHERE and told.get(name, parameter.value) != parameter.value
+        for report in plan.reports
+        for event in report.events
+        if isinstance(event, Hyperparameters)
+        for name, parameter in event.values.items()
+    )
 
 
 def but_for_better(plan: Plan, verdict: Verdict, task: Json) -> Verdict:

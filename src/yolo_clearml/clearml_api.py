@@ -13,6 +13,7 @@ import logging
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -46,8 +47,10 @@ from .errors import (
     CredentialsRefused,
     FileElsewhere,
     FileNotTaken,
+    FileServerFailing,
     FileServerUnreachable,
     NotConfigured,
+    RunChanged,
     ServerRefused,
     UsageError,
     YoloClearmlError,
@@ -70,6 +73,8 @@ from .exchange import (
 from .payloads import Json
 
 _CONNECT = 10.0  # seconds for a connection to be accepted
+_AT_FAULT = (500, 502, 504)  # statuses that speak of the request, not of how busy the server is
+_MOST_FAILING = 3  # files in a row that a file server is at fault over, before it counts as down
 _LONGEST_PAUSE = 8.0  # seconds between two tries
 _SLOWEST_STORAGE = 20 * 2**20  # bytes a second; a proxy may take everything before it passes it on
 _SLOWEST_DOWNLOAD = 50 * 2**10  # bytes a second, on the whole; what the SDK expects of a line
@@ -193,6 +198,7 @@ class Api:
         self._stop = stop or threading.Event()
         self._files = threading.local()
         self._down: dict[str, FileServerUnreachable] = {}
+        self._failing: Counter[str] = Counter()  # files in a row that a file server was at fault over
         if ENV_OFFLINE_MODE.get():
             raise UsageError(
                 "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
@@ -331,7 +337,8 @@ class Api:
 
         A file server takes several in one request (clearml-server's fileserver.py stores each part of the
         form and names them all in its reply); where it, or a proxy before it, does not, they are sent one by
-        one. ``advance`` is told the bytes sent. Raises FileServerUnreachable.
+        one. ``advance`` is told the bytes sent. Raises FileServerUnreachable, and RunChanged where a file has
+        become shorter on its way: the request then waits for bytes that never come.
         """
         if urlsplit(base).scheme not in ("http", "https"):
             for key, file in files.items():
@@ -340,15 +347,24 @@ class Api:
             return
         if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
             raise self._down[base].afresh()
+        sizes = {key: file.seek(0, 2) for key, file in files.items()}
         try:
             self._patiently(lambda: self._post_files(base, files, advance))
+            self._failing[base] = 0
         except _NotTogether:
             for key, file in files.items():
                 self.upload(base, {key: file}, advance)
         except FileNotTaken:
             raise
         except FileServerUnreachable as error:
-            self._down[base] = error
+            if any(file.seek(0, 2) != sizes[key] for key, file in files.items()):
+                raise RunChanged(
+                    "A file changed while it was being sent.", "Run the same command again."
+                ) from error
+            self._failing[base] += 1
+            # over one file it may be that file, and no other run is to wait for it in vain
+            if not isinstance(error, FileServerFailing) or self._failing[base] >= _MOST_FAILING:
+                self._down[base] = error
             raise
 
     def fetch(self, url: str, most: int) -> Content | None:
@@ -442,9 +458,11 @@ class Api:
             ),
             FileServerUnreachable,
         )
+        if reply.status_code in _AT_FAULT and len(files) > 1:
+            raise _NotTogether  # it may be over one of them, or over so many
         if reply.status_code in PASSING:
             raise PassingError(
-                FileServerUnreachable(
+                FileServerFailing(
                     f"The file server at {where} keeps failing ({reply.status_code}).",
                     "Look into its log and its free disk space; then run the same command again.",
                 ),

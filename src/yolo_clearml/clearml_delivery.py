@@ -13,7 +13,7 @@ import queue
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -87,6 +87,7 @@ class TaskDelivery:
     others: bool  # told by somebody else: it is sent only what it lacks
     asked_for: bool  # by a person, with its id
     _unread: FileServerUnreachable | None = None  # why not all that the task holds could be compared
+    _models_made: set[str] = field(default_factory=set)  # ids
 
     @property
     def task_id(self) -> str:
@@ -383,11 +384,11 @@ class TaskDelivery:
         uri = payloads.url_of(self._destination, self._file_key(event))
         entry = payloads.model(event.labels, event.name, uri, self.task_id, str(self._task["project"]))
         there = [] if self._made else self._models_at(uri)
-        made = None
         if not there:
             made = self._api.create(
                 "models.create", entry, lambda: next((m["id"] for m in self._models_at(uri)), None)
             )
+            self._models_made.add(made)
             there = self._models_at(uri) or [{**entry, "id": made}]
         model = there[0]
         told = {"name": entry["name"], "labels": entry["labels"]}
@@ -397,7 +398,7 @@ class TaskDelivery:
         link = {"model": model["id"], "type": "output", "name": stem, "iteration": event.iteration}
         self._change("tasks.add_or_update_model", {"task": self.task_id, **link})
         for twin in there[1:]:  # of another uploader: both keep the older
-            if not self.others or twin["id"] == made:
+            if not self.others or twin["id"] in self._models_made:
                 still = partial(self._has_model, uri, twin["id"])
                 delete(self._api, "models.delete", {"model": twin["id"]}, still)
 

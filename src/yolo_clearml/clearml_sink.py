@@ -73,7 +73,7 @@ class ClearmlSink:
                 task = make(api, plan, key, found, self._output_uri)
             elif given is None and task["id"] != task_id:
                 drop_twins(api, key, all_by_key(api, key))
-                require_no_less(plan, task)
+            require_no_less(plan, task)
             untold = given is None and not found.notes  # by nobody but us
             others = mark_of(task) is not None or (key_of(task) is None and not untold)
             if not others:
@@ -99,7 +99,7 @@ class ClearmlSink:
             same = operator.eq if ours else adoption.Measure.of(plan).same
             verdict = clearml_reader.verify(api, plan, root, str(task["id"]), same)
             verdict = verdict if ours else adoption.but_for_better(plan, verdict, task)
-            return replace(verdict, closed=why_closed(task, ours)) if verdict.task_id else verdict
+            return replace(verdict, closed=why_closed(plan, task, ours)) if verdict.task_id else verdict
 
     @contextmanager
     def _logged_in(self) -> Iterator[Api]:

@@ -16,14 +16,15 @@ from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
 from .errors import HoldsLess, ServerRefused, TaskOffLimits
-from .events import Plan, RunState, Scalar, Status
+from .events import Plan, Properties, RunState, Scalar, Status
 from .payloads import Json
 
 CLOSED = ("failed", "closed")  # takes events, but is not started again
 PUBLISHED = ("publishing", "published")
 _WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a silent task
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
-_FIELDS += ["system_tags", "hyperparams.properties"]
+_PROPERTIES = "hyperparams.properties"  # the database refuses to be asked for this and for all of them
+_FIELDS += ["system_tags", _PROPERTIES]
 _DELETION = {"force": True, "delete_external_artifacts": False}
 
 
@@ -123,7 +124,8 @@ def _by_key(api: Api, key: str) -> Json | None:
 
 def all_by_key(api: Api, key: str) -> list[Json]:
     """Find the tasks of this key, oldest first; a server that ignores the filter gives others as well."""
-    query = {f"runtime.{RUNTIME_KEY}": key, "only_fields": _FIELDS, "search_hidden": True}
+    fields = [field for field in _FIELDS if field != _PROPERTIES] + ["hyperparams"]
+    query = {f"runtime.{RUNTIME_KEY}": key, "only_fields": fields, "search_hidden": True}
     page = {"order_by": ["created"], "page": 0, "page_size": 100}
     ours = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if key_of(task) == key]
     return sorted(ours, key=lambda task: (str(task.get("created")), task["id"]))
@@ -136,7 +138,8 @@ def drop_twins(api: Api, key: str, ours: Sequence[Json]) -> None:
     """
     for task in ours[1:]:
         made_by_us = mark_of(task) is None and (task.get("runtime") or {}).get(RUNTIME_KEY) == key
-        if made_by_us and task["status"] == "created":
+        # a task that a person has imported can carry our key as well, but never without parameters
+        if made_by_us and task["status"] == "created" and not task.get("hyperparams"):
             delete(api, "tasks.delete", {"task": task["id"]}, partial(_exists, api, task["id"]))
 
 
@@ -195,28 +198,53 @@ def require_writable(task: Json, stopped: bool = False) -> None:
 
 
 def require_no_less(plan: Plan, task: Json) -> None:
-    """Leave alone a task that a finished run has completed, where the directory holds fewer epochs of it.
+    """Leave alone a task that holds more of the run than the directory does.
 
-    That is a copy cut short on its way, which looks like a training that died: told from it, the task would
-    be stopped, and the whole copy, whose ledger says that all is told, would never mend it.
+    That is a copy cut short on its way, or one that others have overtaken: it looks like a training that
+    died, or goes on. Told from it, a completed task would be stopped, and the whole copy, whose ledger says
+    that all is told, would never mend it. Raises HoldsLess.
     """
+    told = _epochs_of((task.get("hyperparams") or {}).get(payloads.PROPERTIES))
+    if told is None or task["status"] == "created":  # by others, or reset
+        return
     events = [event for report in plan.reports for event in report.events]
-    here = len({event.iteration for event in events if isinstance(event, Scalar)})
-    try:
-        told = int(task["hyperparams"][payloads.PROPERTIES]["epochs"]["value"].split(" ")[0])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return  # another wrote it, or nobody
-    if task["status"] == "completed" and Status(RunState.FINISHED) not in events and here < told:
+    here = next((_epochs(event.values["epochs"]) for event in events if isinstance(event, Properties)), None)
+    if here is None:  # of a live one it says only how many there are to be
+        here = len({event.iteration for event in events if isinstance(event, Scalar)})
+    finished = Status(RunState.FINISHED) in events
+    hint = "To report what is here by itself, make another task with --new."
+    if here < told:
         raise HoldsLess(
             f"holds {here} of the {told} epochs that ClearML has of this run, in {task['id']}",
-            "Upload a whole copy of it; or, to report what is here by itself, make another task with --new.",
+            f"Upload a whole copy of it. {hint}",
+        )
+    if here == told and not finished and task["status"] == "completed" and mark_of(task) is None:
+        raise HoldsLess(
+            f"does not show that the training finished, as ClearML knows, in {task['id']}",
+            f"Nothing of it is lost there. {hint}",
         )
 
 
-def why_closed(task: Json, ours: bool) -> str | None:
+def _epochs_of(properties: object) -> int | None:
+    try:
+        return _epochs(properties["epochs"]["value"])  # type: ignore[index]
+    except (KeyError, TypeError):
+        return None
+
+
+def _epochs(text: object) -> int | None:
+    """Read how many epochs there were from the user property, such as "3 of 8"."""
+    count, _, _ = str(text).partition(" ")
+    return int(count) if count.isascii() and count.isdigit() else None
+
+
+def why_closed(plan: Plan, task: Json, ours: bool) -> str | None:
     """Say why what differs in a task cannot be mended by --force, where it cannot."""
     try:
         require_writable(task, stopped=not ours and mark_of(task) is None)
+        require_no_less(plan, task)
+    except HoldsLess as less:
+        return f"It {less}. {less.hint}"
     except TaskOffLimits as limits:
         return f"{limits} {limits.hint}"
     return None

@@ -441,8 +441,8 @@ def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
     ledger = there if ours else Ledger()
     verdict = sink.verify(looked.planned, path, ledger.task, ledger.copy)
     verdict = replace(verdict, unsent=ledger.task is not None and bool(ledger.pending(looked.planned)))
-    if verdict.task_id is None and ledger.task is not None:
-        # the task was deleted: nothing of what was acknowledged is there any more
+    if ledger.task is not None and verdict.task_id != ledger.task:
+        # the task was deleted, whatever there is instead: nothing that was acknowledged is there any more
         known = replace(ledger, task=None, url=None, sent={}, settled=None, verified=None)
     elif verdict.differences:
         known = replace(ledger, verified=None)

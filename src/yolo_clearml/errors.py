@@ -137,6 +137,10 @@ class FileServerUnreachable(YoloClearmlError):
     outage = True
 
 
+class FileServerFailing(FileServerUnreachable):
+    """The file server answers that it is at fault, which may be over this very file alone."""
+
+
 class FileNotTaken(FileServerUnreachable):
     """The file server answered, but did not take or give this very file; another one may fare better."""
 
