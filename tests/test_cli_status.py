@@ -82,7 +82,8 @@ def test_it_tells_what_is_there_and_what_is_not(
     make_run("v8.4.190-val")
     assert Ended(0, "", "") == run_cli("status", "-q", "runs")
     ended = run_cli("status", "runs")
-    assert (0, "", 2) == (ended.status, ended.err, ended.out.count("\n"))
+    skipped = "1 directory is skipped; -v or --state skipped names it.\n"
+    assert (0, skipped, 2) == (ended.status, ended.err, ended.out.count("\n"))
     assert ended.out.splitlines()[1].endswith("  not there yet")
     assert [] == server.requests
     sent = json.loads(run_cli("upload", "--json", small).out)
@@ -164,6 +165,21 @@ def test_verbose_tells_what_is_skipped(run_cli: Run, small: Path, make_run: Make
     assert "validation" not in "".join(map(str, run_cli("status", "runs")))
     ended = run_cli("status", "-v", "runs")
     assert "is a validation, not a training" in ended.out + ended.err
+
+
+def test_a_run_that_is_skipped_for_now_is_not_forgotten(run_cli: Run, make_run: MakeRun) -> None:
+    """A training in its first epoch is no line of the table; how to see it is said."""
+    run = make_run("v8.4.190-detect-killed")
+    for path in (*run.glob("weights/*"), run / "results.csv"):
+        path.unlink()
+    (run / "args.yaml").touch()
+    told = "1 directory is skipped; -v or --state skipped names it.\n"
+    assert Ended(0, "", told) == run_cli("status", "runs")
+    for named in (["-v"], ["--state", "skipped"]):
+        assert "has not finished an epoch yet" in run_cli("status", *named, "runs").out
+    assert Ended(0, "", "") == run_cli("status", "--json", "runs")
+    assert Ended(0, "", "No run has anything to send.\n") == run_cli("status", "--pending", "runs")
+    assert Ended(0, "", "No run is live.\n") == run_cli("status", "--state", "live", "runs")
 
 
 def test_lines_are_chosen_and_sorted(run_cli: Run, make_run: MakeRun) -> None:

@@ -58,7 +58,7 @@ from .options import (
 )
 from .scan import NotARun
 from .sinks import RecordingSink
-from .standings import SortKey, StateName, chosen, write_json, write_table
+from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
 from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
 
 if TYPE_CHECKING:
@@ -220,18 +220,18 @@ def status(
     with _command(quiet, verbose) as interruption:
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, None, interruption.stop)
-        standings = chosen(
-            library.status(found, Options(rules=rules, stale_after=stale_after)),
-            state or (list(StateName) if verbose and not pending else ()),
-            pending,
-            sort,
-        )
+        states = state or (list(StateName) if verbose and not pending else ())
+        everything = list(library.status(found, Options(rules=rules, stale_after=stale_after)))
+        standings = chosen(everything, states, pending, sort)
         failed = [standing for standing in standings if isinstance(standing, Failed)]
         if as_json:
             write_json(failed if quiet else standings)
         elif not quiet:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             write_table(standings, width, verbose)
+            unseen = left_out(everything, standings, states, pending)
+            if unseen is not None:
+                write_line(sys.stderr, unseen)
         if not as_json:
             for failure in failed:
                 what = f"failed: {printable(str(failure.error))} " if quiet else ""
