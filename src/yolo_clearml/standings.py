@@ -71,7 +71,10 @@ def chosen(
 
 
 def left_out(
-    standings: Iterable[Standing], kept: Collection[Standing], states: Collection[StateName], pending_only: bool
+    standings: Iterable[Standing],
+    kept: Collection[Standing],
+    states: Collection[StateName],
+    pending_only: bool,
 ) -> str | None:
     """Say what `chosen`, which kept ``kept``, left out and nobody asked it to; and why there is nothing."""
     skipped = sum(isinstance(standing, Skipped) for standing in standings)
