@@ -260,7 +260,7 @@ def test_a_variable_is_as_good_as_its_option(
         ("nowhere does not exist", ["nowhere"]),
         ("There is no run in or below empty", ["empty"]),
         ("--sort", ["--sort", "size", "runs"]),
-        ("--state", ["--state", "alive", "runs"]),
+        ("Invalid value for '--state': 'alive' is not one of", ["--state", "alive", "runs"]),
         ("--stale-after", ["--stale-after", "nan", "runs"]),
         ("that --include and --exclude leave", ["--include", "x", "runs"]),
         ("[z-a] is no pattern", ["--exclude", "[z-a]", "runs"]),
@@ -272,6 +272,31 @@ def test_wrong_usage(run_cli: Run, small: Path, said: str, arguments: list[str])
     ended = run_cli("status", *arguments)
     assert (2, "") == (ended.status, ended.out)
     assert said in " ".join(ended.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", sorted(get_command(cli.app).commands))  # type: ignore[attr-defined]
+@pytest.mark.parametrize("paths", [[""], ["runs", ""]])
+def test_an_empty_path_is_not_the_current_folder(
+    run_cli: Run, small: Path, command: str, paths: list[str]
+) -> None:
+    """It comes of a shell's variable that is not set, and all below would be sent."""
+    ended = run_cli(command, *paths)
+    assert (2, "") == (ended.status, ended.out)
+    what = "ROOT" if command == "watch" else "PATH"
+    assert f"Invalid value for '{what}': It is empty." in ended.err
+
+
+@pytest.mark.parametrize("command", sorted(get_command(cli.app).commands))  # type: ignore[attr-defined]
+def test_a_wrong_value_is_told_where_it_stands(
+    run_cli: Run, small: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """In a variable that nobody sees, or on the command line."""
+    assert "for '--stale-after'" in run_cli(command, "--stale-after", "soon", "runs").err
+    monkeypatch.setenv("YOLO_CLEARML_STALE_AFTER", "soon")
+    ended = run_cli(command, "runs")
+    assert (2, "") == (ended.status, ended.out)
+    assert "Invalid value for YOLO_CLEARML_STALE_AFTER: " in ended.err
+    assert "--stale-after" not in ended.err
 
 
 def test_a_run_that_another_one_works_on_can_be_looked_at(run_cli: Run, small: Path) -> None:

@@ -28,6 +28,7 @@ from .interruption import Interruption
 from .library import Options, require
 from .options import (
     AsJson,
+    Command,
     DryRun,
     Exclude,
     Force,
@@ -96,7 +97,7 @@ def _main(
     """Replay YOLO training runs into ClearML as if Ultralytics' callback had been on."""
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=_EPILOG, cls=Command)
 def upload(
     paths: Paths,
     project: Project = None,
@@ -202,7 +203,7 @@ def watch(
         _end(shown, interruption)
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=_EPILOG, cls=Command)
 def status(
     paths: Paths,
     sort: Sort = SortKey.PATH,
@@ -239,7 +240,7 @@ def status(
         _end(_Shown({failure.run: failure for failure in failed}), interruption)
 
 
-@app.command("verify", epilog=_EPILOG)
+@app.command("verify", epilog=_EPILOG, cls=Command)
 def verify_runs(
     paths: Paths,
     rules: Rules = None,
