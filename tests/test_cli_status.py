@@ -258,11 +258,11 @@ def test_a_variable_is_as_good_as_its_option(
     ("said", "arguments"),
     [
         ("nowhere does not exist", ["nowhere"]),
-        ("There is no run in or below empty", ["empty"]),
+        ("There is no run in or below empty. A run directory holds args.yaml", ["empty"]),
         ("--sort", ["--sort", "size", "runs"]),
         ("Invalid value for '--state': 'alive' is not one of", ["--state", "alive", "runs"]),
         ("--stale-after", ["--stale-after", "nan", "runs"]),
-        ("that --include and --exclude leave", ["--include", "x", "runs"]),
+        ("that --include and --exclude leave in or below runs. Patterns are", ["--include", "x", "runs"]),
         ("[z-a] is no pattern", ["--exclude", "[z-a]", "runs"]),
     ],
 )

@@ -350,9 +350,14 @@ def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading
     if not runs:
         reasons = "".join(f" {item.path} {item.reason}." for item in found[:5] if isinstance(item, NotARun))
         where = ", ".join(map(str, paths))
-        limits = "" if choice == EVERY_RUN else " that --include and --exclude leave"
+        if choice != EVERY_RUN:
+            raise UsageError(
+                f"There is no run that --include and --exclude leave in or below {where}.{reasons}",
+                "Patterns are held against a run's path below the folder that is given, as in .gitignore:"
+                " 'train' fits that name at any depth, '/train' only in the folder itself.",
+            )
         raise UsageError(
-            f"There is no run{limits} in or below {where}.{reasons}",
+            f"There is no run in or below {where}.{reasons}",
             "A run directory holds args.yaml and results.csv, as 'yolo train' leaves them in its save_dir.",
         )
     require(
