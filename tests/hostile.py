@@ -204,6 +204,12 @@ def _weights_out(run: Path) -> None:
     (run / "weights").symlink_to(_outside(run / "best.pt").parent)
 
 
+def _no_weights(run: Path) -> None:
+    for file in (run / "weights").iterdir():
+        file.unlink()
+    _csv(b"")(run)
+
+
 def _circle(run: Path) -> None:
     (run / "weights" / "up").symlink_to(run)
     (run / "again").symlink_to(run.parent)
@@ -216,6 +222,7 @@ _NO_TABLE = "is not a table that begins with the column 'epoch'"
 _NO_ROW = "results.csv holds no row that can be read"
 _NO_YAML = "args.yaml is not plain YAML"
 _LARGE = "is larger than"
+_NO_EPOCH = "although the training has finished"
 _MANY = "holds more than"
 _TABLE = "\n".join((COLUMNS, *ROWS, ""))
 
@@ -321,7 +328,7 @@ TREE: dict[str, Hostile] = {
     "csv latin-1": Hostile(_text(_TABLE.replace("loss", "p\xe9rdida"), "latin-1"), _NO_TABLE),
     "csv BOM": Hostile(_text(_TABLE, "utf-8-sig")),
     "csv CRLF": Hostile(_text(_TABLE.replace("\n", "\r\n"), "ascii")),
-    "csv CR": Hostile(_text(_TABLE.replace("\n", "\r"), "ascii"), "died before its first epoch ended"),
+    "csv CR": Hostile(_text(_TABLE.replace("\n", "\r"), "ascii"), _NO_EPOCH),
     "csv quoted": Hostile(_text(_TABLE.replace("train/loss", '"train/\nloss"'), "ascii"), _NO_ROW),
     "csv semicolons": Hostile(_text(_TABLE.replace(",", ";").replace(".", ","), "ascii"), _NO_TABLE),
     "csv decimal commas": Hostile(_text(_TABLE + '4,120,"0,5",0.4,0.4,0.001\n', "ascii")),
@@ -332,8 +339,9 @@ TREE: dict[str, Hostile] = {
     "csv digits": Hostile(_text(_TABLE + f"4,120,{'9' * 100_000},0.4,0.4,0.001\n", "ascii")),
     "csv epochs": Hostile(_text(f"{_TABLE}1e7,1,1,1,1,1\n-1,1,1,1,1,1\n0.5,1,1,1,1,1\n", "ascii")),
     "csv times": Hostile(_text(f"{COLUMNS}\n1,-5,1,1,1,1\n2,1e300,1,1,1,1\n", "ascii")),
-    "csv empty": Hostile(_csv(b""), "died before its first epoch ended"),
-    "csv header alone": Hostile(_csv(COLUMNS.encode() + b"\n"), "died before its first epoch ended"),
+    "csv empty": Hostile(_csv(b""), _NO_EPOCH),
+    "csv empty of no weights": Hostile(_no_weights, "died before its first epoch ended"),
+    "csv header alone": Hostile(_csv(COLUMNS.encode() + b"\n"), _NO_EPOCH),
     **{
         f"csv {label}": Hostile(_text(_TABLE.replace("loss", text).replace("pg0", text), "utf-8"), said)
         for label, text in EVIL_TEXTS.items()

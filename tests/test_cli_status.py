@@ -82,7 +82,8 @@ def test_it_tells_what_is_there_and_what_is_not(
     make_run("v8.4.190-val")
     assert Ended(0, "", "") == run_cli("status", "-q", "runs")
     ended = run_cli("status", "runs")
-    assert (0, "", 2) == (ended.status, ended.err, ended.out.count("\n"))
+    skipped = "1 directory is skipped; -v or --state skipped names it.\n"
+    assert (0, skipped, 2) == (ended.status, ended.err, ended.out.count("\n"))
     assert ended.out.splitlines()[1].endswith("  not there yet")
     assert [] == server.requests
     sent = json.loads(run_cli("upload", "--json", small).out)
@@ -166,6 +167,21 @@ def test_verbose_tells_what_is_skipped(run_cli: Run, small: Path, make_run: Make
     assert "is a validation, not a training" in ended.out + ended.err
 
 
+def test_a_run_that_is_skipped_for_now_is_not_forgotten(run_cli: Run, make_run: MakeRun) -> None:
+    """A training in its first epoch is no line of the table; how to see it is said."""
+    run = make_run("v8.4.190-detect-killed")
+    for path in (*run.glob("weights/*"), run / "results.csv"):
+        path.unlink()
+    (run / "args.yaml").touch()
+    told = "1 directory is skipped; -v or --state skipped names it.\n"
+    assert Ended(0, "", told) == run_cli("status", "runs")
+    for named in (["-v"], ["--state", "skipped"]):
+        assert "has not finished an epoch yet" in run_cli("status", *named, "runs").out
+    assert Ended(0, "", "") == run_cli("status", "--json", "runs")
+    assert Ended(0, "", "No run has anything to send.\n") == run_cli("status", "--pending", "runs")
+    assert Ended(0, "", "No run is live.\n") == run_cli("status", "--state", "live", "runs")
+
+
 def test_lines_are_chosen_and_sorted(run_cli: Run, make_run: MakeRun) -> None:
     """By path, state and number, from options and from variables; --json has the same lines."""
     for name in ("v8.4.190-detect-noplots", "v8.4.190-detect-killed", "v8.4.190-val", "v8.4.190-classify"):
@@ -242,11 +258,11 @@ def test_a_variable_is_as_good_as_its_option(
     ("said", "arguments"),
     [
         ("nowhere does not exist", ["nowhere"]),
-        ("There is no run in or below empty", ["empty"]),
+        ("There is no run in or below empty. A run directory holds args.yaml", ["empty"]),
         ("--sort", ["--sort", "size", "runs"]),
-        ("--state", ["--state", "alive", "runs"]),
+        ("Invalid value for '--state': 'alive' is not one of", ["--state", "alive", "runs"]),
         ("--stale-after", ["--stale-after", "nan", "runs"]),
-        ("that --include and --exclude leave", ["--include", "x", "runs"]),
+        ("that --include and --exclude leave in or below runs. Patterns are", ["--include", "x", "runs"]),
         ("[z-a] is no pattern", ["--exclude", "[z-a]", "runs"]),
     ],
 )
@@ -256,6 +272,31 @@ def test_wrong_usage(run_cli: Run, small: Path, said: str, arguments: list[str])
     ended = run_cli("status", *arguments)
     assert (2, "") == (ended.status, ended.out)
     assert said in " ".join(ended.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", sorted(get_command(cli.app).commands))  # type: ignore[attr-defined]
+@pytest.mark.parametrize("paths", [[""], ["runs", ""]])
+def test_an_empty_path_is_not_the_current_folder(
+    run_cli: Run, small: Path, command: str, paths: list[str]
+) -> None:
+    """It comes of a shell's variable that is not set, and all below would be sent."""
+    ended = run_cli(command, *paths)
+    assert (2, "") == (ended.status, ended.out)
+    what = "ROOT" if command == "watch" else "PATH"
+    assert f"Invalid value for '{what}': It is empty." in ended.err
+
+
+@pytest.mark.parametrize("command", sorted(get_command(cli.app).commands))  # type: ignore[attr-defined]
+def test_a_wrong_value_is_told_where_it_stands(
+    run_cli: Run, small: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """In a variable that nobody sees, or on the command line."""
+    assert "for '--stale-after'" in run_cli(command, "--stale-after", "soon", "runs").err
+    monkeypatch.setenv("YOLO_CLEARML_STALE_AFTER", "soon")
+    ended = run_cli(command, "runs")
+    assert (2, "") == (ended.status, ended.out)
+    assert "Invalid value for YOLO_CLEARML_STALE_AFTER: " in ended.err
+    assert "--stale-after" not in ended.err
 
 
 def test_a_run_that_another_one_works_on_can_be_looked_at(run_cli: Run, small: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from conftest import MakeRun
 from double import ClearMLDouble, Status
 from uploading import end_state
 
-from yolo_clearml import library
+import yolo_clearml
+from yolo_clearml import Difference, Verdict, library
 from yolo_clearml.choice import Choice
 from yolo_clearml.engine import (
     Delivered,
@@ -346,3 +348,25 @@ def test_what_is_no_run_may_be_given_as_well(server: ClearMLDouble, tmp_path: Pa
     assert expected == list(library.upload([made_up]))
     assert expected == list(library.status([made_up]))
     assert [] == [*library.upload([]), *library.status([])]
+
+
+@pytest.mark.parametrize("command", [library.upload, library.verify])
+def test_the_outcomes_that_are_named_are_public(command: Callable[..., object]) -> None:
+    """What the documentation says to expect can be imported and matched."""
+    named = re.findall(r"last outcome of a run is ([\w, ]+)", command.__doc__ or "")
+    outcomes = {name for names in named for name in re.split(", | or ", names)}
+    assert {"UpToDate", "Skipped", "Failed"} == outcomes - {"Delivered"}
+    assert outcomes <= set(yolo_clearml.__all__)
+
+
+def test_a_program_reads_what_differs(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The outcome is UpToDate either way; its proof says in what the task differs, if it does."""
+    run = make_run("v8.4.190-detect-noplots")
+    list(library.upload([run], QUICK))
+    for differing in (0, 1):
+        outcome = list(library.verify([run], QUICK))[-1]
+        assert isinstance(outcome, UpToDate)
+        assert isinstance(outcome.proof, Verdict)
+        assert [Difference] * differing == [type(difference) for difference in outcome.proof.differences]
+        (task,) = server.tasks.values()
+        task["status"] = "stopped"

@@ -157,10 +157,14 @@ def test_what_others_wrote_there_is_not_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nowhere/m.prom", ".", "file/m.prom", "n" * 300 + "/m.prom", "pipe", "/dev/null"]
+    "name",
+    [
+        *("nowhere/m.prom", ".", "file/m.prom", "n" * 300 + "/m.prom", "pipe", "/dev/null"),
+        *("m.txt", "m", "prom", "m.prom.new", "file"),
+    ],
 )
 def test_a_file_that_cannot_be_meant(tmp_path: Path, name: str) -> None:
-    """No folder, a folder itself, a pipe or a device, which would be replaced: said at once."""
+    """No folder, a folder, a pipe or a device, which would be replaced, what node_exporter does not read."""
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="--metrics") as error:

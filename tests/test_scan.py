@@ -234,6 +234,40 @@ def test_a_results_file_without_a_whole_row_has_nothing_to_report(tmp_path: Path
     assert "has not finished an epoch yet" == reason_of(path, WROTE + 10)
 
 
+@pytest.mark.parametrize(
+    ("csv", "said"),
+    [(None, "is missing"), (b"", "is empty"), (COLUMNS.encode() + b"\n", "holds no epoch")],
+)
+@pytest.mark.parametrize("lacking", [(), ("best.pt",), ("last.pt",)])
+@pytest.mark.parametrize("now", [WROTE + 10, WROTE + 1e6])
+def test_a_training_that_finished_does_not_lack_its_rows(
+    tmp_path: Path, csv: bytes | None, said: str, lacking: tuple[str, ...], now: float
+) -> None:
+    """Its checkpoint is stripped, so results.csv was there: to wait for it would be for ever."""
+    path = training(tmp_path / "train")
+    (path / "results.csv").unlink()
+    if csv is not None:
+        put(path / "results.csv", csv, WROTE)
+    for name in lacking:
+        (path / "weights" / name).unlink()
+    with pytest.raises(
+        RunUnreadable, match=f"results.csv {said} although the training has finished"
+    ) as error:
+        scan(path, now)
+    assert "Restore it" in error.value.hint
+
+
+def test_checkpoints_of_an_earlier_training_do_not_end_one_without_rows(tmp_path: Path) -> None:
+    """exist_ok: results.csv is removed first, the weights stay for an epoch more; nor do unreadable ones."""
+    path = training(tmp_path / "train")
+    (path / "results.csv").unlink()
+    os.utime(path / "args.yaml", (WROTE + 5000, WROTE + 5000))
+    assert "has not finished an epoch yet" == reason_of(path, WROTE + 5010)
+    for name in ("best.pt", "last.pt"):
+        put(path / "weights" / name, b"no checkpoint", WROTE + 5005)
+    assert "has not finished an epoch yet" == reason_of(path, WROTE + 5010)
+
+
 def test_a_torn_last_row_is_left_for_later(tmp_path: Path) -> None:
     """Rows before it count, and it is no fault."""
     path = training(tmp_path / "train", stripped=False)

@@ -13,7 +13,16 @@ import pytest
 from yolo_clearml.engine import Facts, Failed, Pending, Skipped, UpToDate
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
-from yolo_clearml.standings import SortKey, Standing, StateName, chosen, sparkline, write_json, write_table
+from yolo_clearml.standings import (
+    SortKey,
+    Standing,
+    StateName,
+    chosen,
+    left_out,
+    sparkline,
+    write_json,
+    write_table,
+)
 
 URL = "http://localhost:8080/projects/p/experiments/t/output/log"
 
@@ -67,6 +76,30 @@ def test_lines_are_filtered(expected: list[str], states: tuple[StateName, ...], 
     assert expected == names(SortKey.PATH, *states, pending=pending)
 
 
+@pytest.mark.parametrize(
+    ("expected", "among", "states", "pending"),
+    [
+        (None, [DONE], (), False),
+        ("1 directory is skipped; -v or --state skipped names it.", [VAL], (), False),
+        ("1 directory is skipped; -v or --state skipped names it.", ALL, (), False),
+        ("2 directories are skipped; -v or --state skipped names them.", [VAL, DONE, VAL], (), False),
+        (None, ALL, tuple(StateName), False),
+        (None, ALL, (StateName.LIVE,), False),
+        ("No run is live or failed.", [VAL, DONE], (StateName.LIVE, StateName.FAILED), False),
+        ("No run is skipped.", [DONE], (StateName.SKIPPED,), False),
+        (None, ALL, (), True),
+        ("No run has anything to send.", [VAL, DONE], (), True),
+        ("No run that is live has anything to send.", [VAL, DONE], (StateName.LIVE,), True),
+    ],
+)
+def test_what_is_not_shown_is_told(
+    expected: str | None, among: list[Standing], states: tuple[StateName, ...], pending: bool
+) -> None:
+    """A run that is skipped for now is not forgotten, and why a table is empty is said."""
+    kept = chosen(among, states, pending, SortKey.PATH)
+    assert expected == left_out(among, kept, states, pending)
+
+
 def table(capsys: pytest.CaptureFixture[str], *standings: Standing, width: int | None = None) -> list[str]:
     capsys.readouterr()
     write_table(standings, width, addresses=False)
@@ -84,7 +117,7 @@ def test_the_table_is_aligned_and_tells_each_case(capsys: pytest.CaptureFixture[
         "bad      failed                          failed: r/bad/args.yaml is missing.",
         f"train2   finished  10/10   0.700    ▁▄█  up to date                                {URL}",
         "train1   finished  7/10             ▁▄█  not there yet",
-        f"a        stopped   3/10    nan      ▁▄█  0 pending                                 {URL}",
+        f"a        stopped   3/10    nan      ▁▄█  to be completed                           {URL}",
     ] == got
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .choice import Choice
+    from .compare import Difference, Verdict
     from .engine import Delivered, Facts, Failed, Gone, Outcome, Pending, Progress, Skipped, Started, UpToDate
     from .errors import YoloClearmlError
     from .events import Plan, Report, RunState
@@ -22,6 +23,7 @@ __version__ = "0.1.0"  # stated, for looking it up in the installation takes lon
 __all__ = [
     "Choice",
     "Delivered",
+    "Difference",
     "Facts",
     "Failed",
     "Gone",
@@ -37,6 +39,7 @@ __all__ = [
     "Skipped",
     "Started",
     "UpToDate",
+    "Verdict",
     "YoloClearmlError",
     "find_runs",
     "plan_run",
@@ -48,6 +51,7 @@ __all__ = [
 ]
 _HOMES = {
     "choice": ("Choice",),
+    "compare": ("Difference", "Verdict"),
     "engine": (
         *("Delivered", "Facts", "Failed", "Gone", "Outcome", "Pending"),
         *("Progress", "Skipped", "Started", "UpToDate"),

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Choice:
     """The runs that some pattern of ``include`` fits, or all where there is none, but for ``exclude``.
 
-    A pattern that fits a folder fits all below it. Of a folder that was given itself, its name is looked at.
+    A pattern that fits a folder fits all below it, and of several that fit the last one decides. Of a folder
+    that was given itself, its name is looked at.
     """
 
     include: tuple[str, ...] = ()
@@ -50,8 +51,13 @@ EVERY_RUN = Choice()
 
 
 def _fits(patterns: tuple[str, ...], path: Path, root: Path) -> bool:
-    below = path.relative_to(root).as_posix() if path != root else root.resolve().name
-    return _spec(patterns).match_file(f"{below}/")
+    parts = path.relative_to(root).parts if path != root else (root.resolve().name,)
+    # one by one, for 'a/*' fits the folder a/b and not by itself what is below it
+    places = ["".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts), 0, -1)]
+    for pattern in reversed(_spec(patterns).patterns):
+        if pattern.include is not None and any(map(pattern.match_file, places)):
+            return bool(pattern.include)
+    return False
 
 
 @lru_cache

@@ -28,6 +28,7 @@ from .interruption import Interruption
 from .library import Options, require
 from .options import (
     AsJson,
+    Command,
     DryRun,
     Exclude,
     Force,
@@ -58,7 +59,7 @@ from .options import (
 )
 from .scan import NotARun
 from .sinks import RecordingSink
-from .standings import SortKey, StateName, chosen, write_json, write_table
+from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
 from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _main(
     """Replay YOLO training runs into ClearML as if Ultralytics' callback had been on."""
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=_EPILOG, cls=Command)
 def upload(
     paths: Paths,
     project: Project = None,
@@ -202,7 +203,7 @@ def watch(
         _end(shown, interruption)
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=_EPILOG, cls=Command)
 def status(
     paths: Paths,
     sort: Sort = SortKey.PATH,
@@ -220,18 +221,18 @@ def status(
     with _command(quiet, verbose) as interruption:
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, None, interruption.stop)
-        standings = chosen(
-            library.status(found, Options(rules=rules, stale_after=stale_after)),
-            state or (list(StateName) if verbose and not pending else ()),
-            pending,
-            sort,
-        )
+        states = state or (list(StateName) if verbose and not pending else ())
+        everything = list(library.status(found, Options(rules=rules, stale_after=stale_after)))
+        standings = chosen(everything, states, pending, sort)
         failed = [standing for standing in standings if isinstance(standing, Failed)]
         if as_json:
             write_json(failed if quiet else standings)
         elif not quiet:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             write_table(standings, width, verbose)
+            unseen = left_out(everything, standings, states, pending)
+            if unseen is not None:
+                write_line(sys.stderr, unseen)
         if not as_json:
             for failure in failed:
                 what = f"failed: {printable(str(failure.error))} " if quiet else ""
@@ -239,7 +240,7 @@ def status(
         _end(_Shown({failure.run: failure for failure in failed}), interruption)
 
 
-@app.command("verify", epilog=_EPILOG)
+@app.command("verify", epilog=_EPILOG, cls=Command)
 def verify_runs(
     paths: Paths,
     rules: Rules = None,
@@ -349,9 +350,14 @@ def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading
     if not runs:
         reasons = "".join(f" {item.path} {item.reason}." for item in found[:5] if isinstance(item, NotARun))
         where = ", ".join(map(str, paths))
-        limits = "" if choice == EVERY_RUN else " that --include and --exclude leave"
+        if choice != EVERY_RUN:
+            raise UsageError(
+                f"There is no run that --include and --exclude leave in or below {where}.{reasons}",
+                "Patterns are held against a run's path below the folder that is given, as in .gitignore:"
+                " 'train' fits that name at any depth, '/train' only in the folder itself.",
+            )
         raise UsageError(
-            f"There is no run{limits} in or below {where}.{reasons}",
+            f"There is no run in or below {where}.{reasons}",
             "A run directory holds args.yaml and results.csv, as 'yolo train' leaves them in its save_dir.",
         )
     require(

@@ -35,14 +35,14 @@ class Metrics:
     """
 
     def __init__(self, path: Path, going_on: bool, now: Callable[[], float] = time.time) -> None:
-        """Begin to count; raises UsageError where the file's folder does not exist."""
+        """Begin to count; raises UsageError where the file has no folder or nobody would read it."""
         # os.path takes names that are too long as well; and a device, as /dev/null, must not be replaced
+        hint = "Give a file in the folder of node_exporter's textfile collector, its name ending in .prom."
         replaceable = os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113
         if not (os.path.isdir(path.parent) and replaceable):  # noqa: PTH112
-            raise UsageError(
-                f"--metrics {path} names no file in a folder that exists.",
-                "Give a file in the folder of node_exporter's textfile collector, its name ending in .prom.",
-            )
+            raise UsageError(f"--metrics {path} names no file in a folder that exists.", hint)
+        if not path.name.endswith(".prom"):
+            raise UsageError(f"--metrics {path} would not be read: its name does not end in .prom.", hint)
         self._path, self._going_on, self._now = path, going_on, now
         self._states: dict[Path, str] = {}
         self._failing: set[Path] = set()

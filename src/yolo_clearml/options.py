@@ -21,13 +21,28 @@ def _option(*names: str, **how: Any) -> Any:
     return typer.Option(*names, envvar=variable, show_envvar=False, **how)
 
 
+def _place(text: str) -> Path:
+    """Read a path; an empty one, as of a shell's variable that is not set, is not the current folder."""
+    if not text:
+        raise typer.BadParameter("It is empty.")
+    return Path(text)
+
+
 Paths = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH", help="Run directories (save_dir), or folders that are searched for them."),
+    typer.Argument(
+        metavar="PATH",
+        parser=_place,
+        help="Run directories (save_dir), or folders that are searched for them.",
+    ),
 ]
 Roots = Annotated[
     list[Path],
-    typer.Argument(metavar="ROOT", help="Folders below which runs are followed, or run directories."),
+    typer.Argument(
+        metavar="ROOT",
+        parser=_place,
+        help="Folders below which runs are followed, or run directories.",
+    ),
 ]
 Project = Annotated[
     str | None,
@@ -127,7 +142,23 @@ Quiet = Annotated[bool, _option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, _option("-v", "--verbose", help="Also what is skipped and missing.")]
 
 
-class WithPoll(TyperCommand):
+class Command(TyperCommand):
+    """A command whose errors name the variable that a wrong value came from."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Let an error say where the value stands that it is about, and what is wrong with it alone."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            option = error.param
+            source = ctx.get_parameter_source(option.name) if option is not None else None
+            if option is not None and source is not None and source.name == "ENVIRONMENT":
+                error.param_hint = str(option.envvar)
+            error.message = error.message.removeprefix("Value error, ")  # what pydantic calls it
+            raise
+
+
+class WithPoll(Command):
     """A command whose ``--poll`` may stand without its value, also before a path."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

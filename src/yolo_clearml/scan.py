@@ -141,16 +141,16 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     """
     listed = {name: FileStamp(name, size, mtime_ns) for name, size, mtime_ns in listing(path)}
     yolov5 = "args.yaml" not in listed and "opt.yaml" in listed
-    # here: most runs are all there, and these take longer to import than it takes to see that
+    # here: most runs are all there, and this takes longer to import than it takes to see that
     from .arguments import read_arguments
-    from .checkpoint import CheckpointUnreadable, read_checkpoint
 
     args, args_stamp = read_arguments(path, "opt.yaml" if yolov5 else "args.yaml")
     hyp = read_arguments(path, "hyp.yaml")[0] if yolov5 and "hyp.yaml" in listed else {}
     try:
         data, csv_stamp = read_bounded(path, "results.csv", _MOST_RESULTS)
+        there = "holds no epoch" if data else "is empty"
     except FileNotFoundError:
-        data, csv_stamp = b"", args_stamp
+        data, csv_stamp, there = b"", args_stamp, "is missing"
     lines, cells = data.count(b"\n"), data.count(b",")
     if lines > _MOST_LINES or cells > _MOST_CELLS:
         raise RunUnreadable(
@@ -174,6 +174,8 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     patience = stale_after if stale_after is not None else STALE_AFTER
     fresh = now - newest < patience
     begun_anew = not resumed and args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
+    if not stretch.rows:
+        _raise_if_trained(path, listed, args_stamp, f"{path / 'results.csv'} {there}")
     if not stretch.rows or (begun_anew and fresh):
         if fresh:
             return NotARun(path, "has not finished an epoch yet", "Nothing to report yet.", newest + patience)
@@ -184,12 +186,11 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     checkpoints: dict[str, Checkpoint] = {}
     for name in _WEIGHTS:
         if name in own:
-            try:
-                checkpoints[name] = read_checkpoint(path / name, path)
-            except CheckpointUnreadable as error:
-                if isinstance(error.__cause__, OSError):
-                    raise_unless_judged(path / name, error.__cause__)
-                unfit.append(f"{name}: {error.reason.rstrip('.')}")
+            saved = _checkpoint(path, name)
+            if isinstance(saved, str):
+                unfit.append(f"{name}: {saved}")
+            else:
+                checkpoints[name] = saved
     best, last = (checkpoints.get(name) for name in _WEIGHTS)
     release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)
     batch = own.get("train_batch0.jpg", args_stamp)
@@ -230,6 +231,32 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         files=_with_content(path, {n: s for n, s in own.items() if n not in half}, state),
         unfit=tuple(sorted(unfit)),
     )
+
+
+def _checkpoint(path: Path, name: str) -> Checkpoint | str:
+    """Read a checkpoint, or say what is wrong with it; raises RunUnreadable."""
+    from .checkpoint import CheckpointUnreadable, read_checkpoint  # here, as in `scan`
+
+    try:
+        return read_checkpoint(path / name, path)
+    except CheckpointUnreadable as error:
+        if isinstance(error.__cause__, OSError):
+            raise_unless_judged(path / name, error.__cause__)
+        return error.reason.rstrip(".")
+
+
+def _raise_if_trained(path: Path, listed: Mapping[str, FileStamp], args: FileStamp, what: str) -> None:
+    """Raise RunUnreadable where a checkpoint of this training says it finished; ``what`` it has for rows."""
+    for name in _WEIGHTS:
+        # what is older than args.yaml is of a training before this one
+        if name not in listed or listed[name].mtime_ns < args.mtime_ns - _SECOND_NS:
+            continue
+        saved = _checkpoint(path, name)
+        if not isinstance(saved, str) and saved.stripped:
+            raise RunUnreadable(
+                f"{what} although the training has finished.",
+                "Restore it as Ultralytics wrote it, then run the same command again.",
+            )
 
 
 def _why_unfit(size: int) -> str:

@@ -70,6 +70,27 @@ def chosen(
     return sorted(kept, key=key)
 
 
+def left_out(
+    standings: Iterable[Standing],
+    kept: Collection[Standing],
+    states: Collection[StateName],
+    pending_only: bool,
+) -> str | None:
+    """Say what `chosen`, which kept ``kept``, left out and nobody asked it to; and why there is nothing."""
+    skipped = sum(isinstance(standing, Skipped) for standing in standings)
+    those = " or ".join(state.value for state in states)
+    if pending_only:
+        said = f"No run that is {those} has anything to send." if states else "No run has anything to send."
+    elif states:
+        said = f"No run is {those}."
+    else:
+        # directories, for what a validation has left is no run
+        are, them = ("is", "it") if skipped == 1 else ("are", "them")
+        directories = "1 directory" if skipped == 1 else f"{skipped} directories"
+        return f"{directories} {are} skipped; -v or --state skipped names {them}." if skipped else None
+    return None if kept else said
+
+
 def write_json(standings: Iterable[Standing]) -> None:
     """Write a JSON object for each on stdout: that of an upload, with more of what is known."""
     for standing in standings:
@@ -91,7 +112,6 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
     elsewhere they are the last column.
     """
     if not standings:
-        write_line(sys.stderr, "No run is left to show.")
         return
     folder = common_folder([standing.run for standing in standings])
     rows = [_cells(standing, folder) for standing in standings]
@@ -137,7 +157,8 @@ def _cells(standing: Standing, folder: str) -> tuple[str, ...]:
         case UpToDate():
             told = "verified" if standing.verified else "up to date" + "?" * standing.unsure
         case Pending():
-            told = f"{standing.pending} pending" if standing.task_id else "not there yet"
+            told = f"{standing.pending} pending" if standing.pending else "to be completed"
+            told = told if standing.task_id else "not there yet"
         case Skipped():
             told = printable(f"none: it {standing.reason}")
         case Failed():
