@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -126,7 +127,8 @@ def best_of(times: int, action: Callable[[], Cost]) -> Cost:
 def make_run(path: Path, epochs: int, pictures: int = 9, plots: int = 9, model: int = 6_000_000) -> Path:
     """Make a finished run, its checkpoint padded to so many bytes."""
     (path / "weights").mkdir(parents=True)
-    shutil.copy2(SAMPLE / "args.yaml", path / "args.yaml")
+    arguments = (SAMPLE / "args.yaml").read_text()
+    (path / "args.yaml").write_text(re.sub(r"(?m)^save_dir: .*$", f"save_dir: {path}", arguments))
     losses = [f"train/loss{n}" for n in range(SERIES - 7)]
     columns = [*losses, "metrics/mAP50(B)", "metrics/mAP50-95(B)", *(f"val/loss{n}" for n in range(3))]
     columns += ["lr/pg0", "lr/pg1"]

@@ -233,6 +233,20 @@ def test_two_alike_are_named_and_neither_is_taken(server: ClearMLDouble, make_ru
     assert 3 == len(server.tasks)
 
 
+def test_only_tasks_of_the_same_place_are_asked_for(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Hundreds have the default name, each with a hundred hyperparameters: the server leaves them out."""
+    for number in range(3):
+        told = expected(LIVE)
+        told["hyperparams_General"]["save_dir"]["value"] = f"/elsewhere/train{number}"
+        tell(server, told, make_run(DETECT, f"run{number}"))
+    delivered(make_run(DETECT))
+    (asked,) = (
+        r.payload for r in server.requests if r.endpoint == "tasks.get_all_ex" and "name" in r.payload
+    )
+    (place,) = (values for name, values in asked.items() if name.startswith("hyperparams."))
+    assert [expected(LIVE)["hyperparams_General"]["save_dir"]["value"]] == place
+
+
 def test_too_many_alike_are_not_even_read(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

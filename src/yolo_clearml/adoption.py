@@ -169,7 +169,7 @@ def search(api: Api, plan: Plan, key: str) -> Found:
     for project, name in places:
         there = projects[project]
         if there is not None:
-            rows |= {row["id"]: row for row in _named_so(api, there["id"], name)}
+            rows |= {row["id"]: row for row in _named_so(api, there["id"], name, plan)}
     return replace(_chosen(api, plan, key, rows), projects=projects)
 
 
@@ -197,8 +197,12 @@ def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
     )
 
 
-def _named_so(api: Api, project_id: str, name: str) -> Iterator[Json]:
-    query = {
+def _named_so(api: Api, project_id: str, name: str, plan: Plan) -> Iterator[Json]:
+    """Give the tasks of a name that may fit; where the plan says where it was trained, only those from there.
+
+    Hundreds of tasks have the default name, each with a hundred hyperparameters.
+    """
+    query: Json = {
         "project": [project_id],
         "name": f"^{escaped(name)}$",
         "type": ["training"],
@@ -207,6 +211,10 @@ def _named_so(api: Api, project_id: str, name: str) -> Iterator[Json]:
         "order_by": ["created"],
         "page_size": _PAGE,
     }
+    for section, values in _arguments(plan):
+        where = values.get(_SAVE_DIR)
+        if where is not None and where.value and not where.value.startswith(("-", "__$")):  # operators
+            query[f"hyperparams.{section}.{_SAVE_DIR}.value"] = [where.value]
     for page in range(2**31):
         rows = api.rows("tasks.get_all_ex", query | {"page": page}, "tasks")
         yield from (row for row in rows if row.get("name") == name)
@@ -221,11 +229,9 @@ def _first_fit(plan: Plan, row: Json) -> _Fit:
     except (KeyError, TypeError, AttributeError):
         return _Fit.NOT
     wanted = {
-        (event.section, name): parameter
-        for report in plan.reports
-        for event in report.events
-        if isinstance(event, Hyperparameters)
-        for name, parameter in event.values.items()
+        (section, name): parameter
+        for section, values in _arguments(plan)
+        for name, parameter in values.items()
         if name != _NOT_LIVE
     }
     same = [place for place, parameter in wanted.items() if _same_parameter(parameter, there.get(place))]
@@ -296,6 +302,14 @@ def _not_taken(why: str, candidates: Sequence[str]) -> str:
         f"ClearML may hold this run already, as {named}: {why}, so it has become a task of its own;"
         " --task-id completes one of them instead."
     )
+
+
+def _arguments(plan: Plan) -> Iterator[tuple[str, Mapping[str, Parameter]]]:
+    """Give the sections of hyperparameters that a plan tells, and what is in them."""
+    for report in plan.reports:
+        for event in report.events:
+            if isinstance(event, Hyperparameters):
+                yield event.section, event.values
 
 
 def _points(plan: Plan) -> list[Scalar]:
@@ -434,10 +448,8 @@ def another_training(plan: Plan, holds: Holds) -> bool:
     }
     return any(
         name in _WHAT_AND_WHERE and told.get(name, parameter.value) != parameter.value
-        for report in plan.reports
-        for event in report.events
-        if isinstance(event, Hyperparameters)
-        for name, parameter in event.values.items()
+        for _, values in _arguments(plan)
+        for name, parameter in values.items()
     )
 
 

@@ -123,6 +123,10 @@ def matches(document: Json, body: Json) -> bool:
         if name.startswith("runtime."):
             if not _runtime_matches(document, name[len("runtime.") :], wanted):
                 return False
+        elif name.startswith("hyperparams."):  # as for columns of the web interface
+            values = wanted if isinstance(wanted, list) else [wanted]
+            if values and lookup(document, name) not in values:
+                return False
         elif name in TAG_FIELDS:
             if wanted and not _tags_match(document.get(name) or [], wanted):
                 return False
