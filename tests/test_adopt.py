@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections import Counter
@@ -210,6 +211,21 @@ def test_later_uploads_know_the_task_by_its_mark(
     assert live == delivered(tmp_path / "copy").task_id
     assert [live] == list(server.tasks)
     assert received == server.events_received(live)
+
+
+def test_a_clone_of_a_persons_own_is_not_taken(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """It has the mark, which is a property, but is yet to begin, and with another learning rate."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE), run)
+    delivered(run)
+    task = server.tasks[live]
+    clone = server.ask("tasks.create", name=task["name"], project=task["project"], type="training")["id"]
+    server.tasks[clone]["hyperparams"] = copy.deepcopy(task["hyperparams"])
+    server.tasks[clone]["hyperparams"]["General"]["lr0"]["value"] = "0.5"
+    state = copy.deepcopy(server.tasks[clone])
+    server.ask("tasks.delete", task=live, force=True)
+    assert clone != delivered(run, force=True).task_id
+    assert state == server.tasks[clone]
 
 
 def test_new_makes_a_twin(server: ClearMLDouble, make_run: MakeRun) -> None:

@@ -175,8 +175,13 @@ def search(api: Api, plan: Plan, key: str) -> Found:
 
 def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
     """Choose among all tasks of the project and name."""
-    marked = [row for row in rows.values() if mark_of(row) == key]
-    if marked:  # by an upload that was stopped there
+    # by an upload that was stopped there; a person's clone, which is yet to begin, has the mark as well
+    marked = [
+        row
+        for row in rows.values()
+        if mark_of(row) == key and (row.get("status") != "created" or _first_fit(plan, row) is _Fit.WHOLLY)
+    ]
+    if marked:
         return Found(marked[0]["id"], (_taken(marked[0]["id"]),))
     alike = {
         task_id: fit
