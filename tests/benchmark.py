@@ -266,7 +266,7 @@ def follow() -> None:
         try:
             wait_until(lambda: len(server.tasks) == 2020)
             time.sleep(5)
-            waited = sorted(rows_to_server(growing, server, 400))
+            waited = sorted(rows_to_server(growing, server, 200))
             p50, p99 = waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
             row(
                 "watch, 2,000 + 20 runs, 2 rows/s: row to server, 99 %",
