@@ -23,10 +23,10 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from .files import open_regular
 
@@ -183,21 +183,44 @@ def _read_global(source: IO[bytes]) -> str:
     return b".".join(source.readline().rstrip(b"\n") for _ in ("module", "name")).decode()
 
 
-# Opcodes with a text argument (protocols 0 and 1) are left out: but for GLOBAL torch never writes them,
-# and their decimal integers take quadratic time.
-_OPCODES = {
+_Reader: TypeAlias = Callable[[IO[bytes]], Any]
+_TO_MARK = -1  # takes everything above the last MARK
+# What an opcode does here, by its name: one of the cases of `_interpret`, and how many values it takes.
+_STEPS = {
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), ("get", 0)),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), ("put", 0)),
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), ("value", 0)),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"), ("value", 0)),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"), ("value", 0)),
+    **{"NEWFALSE": ("false", 0), "NEWTRUE": ("true", 0), "NONE": ("none", 0)},
+    **{"REDUCE": ("call", 2), "NEWOBJ": ("call", 2), "NEWOBJ_EX": ("call", 3)},
+    **{"EMPTY_TUPLE": ("no tuple", 0), "TUPLE": ("tuple", _TO_MARK)},
+    **{"TUPLE1": ("tuple", 1), "TUPLE2": ("tuple", 2), "TUPLE3": ("tuple", 3)},
+    **{"BINPERSID": ("opaque", 1), "EMPTY_SET": ("opaque", 0), "FROZENSET": ("opaque", _TO_MARK)},
+    **{"MARK": ("mark", 0), "EMPTY_LIST": ("list", 0), "EMPTY_DICT": ("dict", 0)},
+    **{"SETITEM": ("set", 2), "SETITEMS": ("set", _TO_MARK)},
+    **{"APPEND": ("append", 1), "APPENDS": ("append", _TO_MARK), "ADDITEMS": ("append", _TO_MARK)},
+    **{"BUILD": ("build", 1), "GLOBAL": ("global", 0), "STACK_GLOBAL": ("stack global", 2)},
+    **{"MEMOIZE": ("memoize", 0), "DUP": ("dup", 0), "FRAME": ("frame", 0), "PROTO": ("nothing", 0)},
+    **{"POP": ("nothing", 1), "POP_MARK": ("nothing", _TO_MARK), "STOP": ("stop", 0)},
+}
+# By code: what it does, how many values it takes, and the reader of its argument. Of the opcodes with a text
+# argument (protocols 0 and 1) only GLOBAL is among them: torch writes no other, and their decimal integers
+# take quadratic time.
+_OPCODES: dict[bytes, tuple[str, int, _Reader | None]] = {
     **{
-        each.code.encode("latin-1"): (each.name, each.arg.reader if each.arg else None)
+        each.code.encode("latin-1"): (*_STEPS[each.name], each.arg.reader if each.arg else None)
         for each in pickletools.opcodes
-        if each.arg is None or each.arg.n != pickletools.UP_TO_NEWLINE
+        if each.name in _STEPS
     },
-    b"c": ("GLOBAL", _read_global),
+    b"c": ("global", 0, _read_global),
+    b"": ("end", 0, None),
 }
-_TAKE_TO_MARK = {"TUPLE", "SETITEMS", "APPENDS", "ADDITEMS", "FROZENSET", "POP_MARK"}
-_TAKE = {
-    **{"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "BUILD": 1, "STACK_GLOBAL": 2, "BINPERSID": 1, "POP": 1},
-    **{"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1},
-}
+_FOREIGN = (
+    "foreign",
+    0,
+    None,
+)  # such as EXT, which names a registry of callables, and buffers from elsewhere
 
 
 def _interpret(data: bytes) -> object:
@@ -210,74 +233,76 @@ def _interpret(data: bytes) -> object:
     stack: list[Any] = []
     below: list[list[Any]] = []  # the stacks under each MARK
     memo: dict[int, Any] = {}
+    items: list[Any] = []
     for _ in range(_MAX_OPCODES):
-        code = source.read(1)
-        _require(code != b"", "It is cut short.")
-        opcode, reader = _OPCODES.get(code, ("", None))
+        step, takes, reader = _OPCODES.get(source.read(1), _FOREIGN)
         arg: Any = reader(source) if reader else None
-        items: list[Any] = []
-        if opcode in _TAKE_TO_MARK:
+        if takes > 0:
+            _require(len(stack) >= takes, "It takes values that are not there.")
+            items = stack[-takes:]
+            del stack[-takes:]
+        elif takes == _TO_MARK:
             items, stack = stack, below.pop()
-        elif opcode in _TAKE:
-            _require(len(stack) >= _TAKE[opcode], "It takes values that are not there.")
-            items = stack[-_TAKE[opcode] :]
-            del stack[-_TAKE[opcode] :]
-        match opcode:
-            case "BINGET" | "LONG_BINGET":
+        match step:  # in the order of how often they come, for they are compared one by one
+            case "get":
                 stack.append(memo[arg])
-            case "BINPUT" | "LONG_BINPUT":
+            case "put":
                 # picklers count up from 0; integers far apart could be made to collide
                 _require(arg < _MAX_OPCODES, "Its memo is too large.")
                 memo[arg] = stack[-1]
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BININT" | "BININT1" | "BININT2":
+            case "value":
                 stack.append(arg)
-            case "LONG1" | "LONG4" | "BINFLOAT" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
-                stack.append(arg)
-            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+            case "call":
                 stack.append(_made(items[0], items[1]))
-            case "EMPTY_TUPLE" | "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+            case "no tuple":
+                stack.append(())
+            case "tuple":
                 stack.append(tuple(items))
-            case "MARK":
+            case "mark":
                 below.append(stack)
                 stack = []
-            case "NEWFALSE" | "NEWTRUE":
-                stack.append(opcode == "NEWTRUE")
-            case "NONE":
+            case "false":
+                stack.append(False)
+            case "none":
                 stack.append(None)
-            case "BINPERSID" | "EMPTY_SET" | "FROZENSET":
-                stack.append(_Opaque(""))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "SETITEM" | "SETITEMS":
+            case "set":
                 _set_items(stack[-1], items)
-            case "APPEND" | "APPENDS" | "ADDITEMS":
-                _require(isinstance(stack[-1], list | _Opaque), "It holds a malformed list.")
-                if isinstance(stack[-1], list):
-                    stack[-1].extend(items)
-            case "BUILD":
+            case "opaque":
+                stack.append(_Opaque(""))
+            case "list":
+                stack.append([])
+            case "dict":
+                stack.append({})
+            case "build":
                 _require(isinstance(stack[-1], dict | _Opaque), "It holds a malformed object.")
                 if isinstance(stack[-1], _Opaque):  # an OrderedDict can have a state too: its _metadata
                     stack[-1].state = items[0]
-            case "GLOBAL":
+            case "true":
+                stack.append(True)
+            case "append":
+                _require(isinstance(stack[-1], list | _Opaque), "It holds a malformed list.")
+                if isinstance(stack[-1], list):
+                    stack[-1].extend(items)
+            case "global":
                 stack.append(_Global(arg))
-            case "STACK_GLOBAL":
+            case "stack global":
                 # two long texts, each in the file once, could be joined a million times
                 _require(len(items[0]) + len(items[1]) <= _MAX_GLOBAL, "It holds a name that is too long.")
                 stack.append(_Global(items[0] + "." + items[1]))
-            case "MEMOIZE":
+            case "memoize":
                 memo[len(memo)] = stack[-1]
-            case "DUP":
+            case "dup":
                 stack.append(stack[-1])
-            case "FRAME":
+            case "frame":
                 _require(arg <= len(data) - source.tell(), "It is cut short.")
-            case "STOP":
-                return stack[-1]
-            case "POP" | "POP_MARK" | "PROTO":
+            case "nothing":
                 pass
-            case _:  # such as EXT, which names a registry of callables, and buffers from elsewhere
-                _require(False, "It holds an opcode that torch does not write.")
+            case "stop":
+                return stack[-1]
+            case "end":
+                raise CheckpointUnreadable("It is cut short.")
+            case _:
+                raise CheckpointUnreadable("It holds an opcode that torch does not write.")
     raise CheckpointUnreadable("It takes too many steps to read.")
 
 
