@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -503,6 +504,20 @@ def test_a_run_that_vanished_has_failed(run: Path, sink: Memory) -> None:
 
 
 # -- how it stands
+
+
+def test_a_settled_run_is_not_read_to_tell_how_it_stands(run: Path, sink: Memory) -> None:
+    """Its listing tells, whatever server is configured by now; to deliver to another one, it is read."""
+    delivered = last(run, sink)
+    args = run / "args.yaml"
+    times = (args.stat().st_atime_ns, args.stat().st_mtime_ns)
+    args.write_bytes(b"[" + args.read_bytes()[1:])
+    os.utime(args, ns=times)
+    assert isinstance(delivered, Delivered)
+    assert UpToDate(run, delivered.facts, "t1", "url") == standing(run, work(sink))
+    unsure = UpToDate(run, delivered.facts, "t1", "url", unsure=True)
+    assert unsure == standing(run, work(sink, server_hint="other"))
+    assert isinstance(last(run, sink, server_hint="other"), Failed)
 
 
 def test_how_a_run_stands_is_told_without_a_server(run: Path, sink: Memory) -> None:

@@ -25,7 +25,7 @@ from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
 from .rules import Wishes, fitness_by_epoch, main_metric, plan
 from .scan import NotARun, Run, listing, scan
-from .sinks import Acknowledged, Noted, Prover, Sent, Sink, acknowledged, file_size
+from .sinks import Acknowledged, Noted, Prover, Sent, Sink, acknowledged
 
 if TYPE_CHECKING:
     from .compare import Verdict
@@ -313,15 +313,21 @@ def _if_settled(path: Path, work: Work) -> UpToDate | None:
     return looked if isinstance(looked, UpToDate) else None
 
 
-def _settled(path: Path, work: Work) -> UpToDate | tuple[str, Ledger]:
-    """Compare the files with what the ledger says; where it is not the same, give both."""
-    settled = settled_stamp(listing(path), work.server_hint, work.asked)
+def _settled(path: Path, work: Work, unasked: bool = False) -> UpToDate | tuple[str, Ledger]:
+    """Compare the files with what the ledger says; where it is not the same, give both.
+
+    Where ClearML's configuration has changed since, the server is to be asked first, but for a look that is
+    to be ``unasked``.
+    """
+    settled = settled_stamp(listing(path), work.asked)
     ledger = work.ledgers.load(path)
-    proven = ledger.verified == settled
+    sure = ledger.configured == work.server_hint
+    proven = sure and ledger.verified == settled
     enough = work.aim is Aim.DELIVER or (work.aim is Aim.DELIVER_AND_VERIFY and proven)
     chosen = work.task_id in (None, ledger.task)
-    if ledger.settled == settled and enough and chosen and not (work.force or work.new):
-        return UpToDate(path, Facts.restored(ledger.facts), ledger.task, ledger.url, verified=proven)
+    if ledger.settled == settled and (sure or unasked) and enough and chosen and not (work.force or work.new):
+        facts = Facts.restored(ledger.facts)
+        return UpToDate(path, facts, ledger.task, ledger.url, verified=proven, unsure=not sure)
     return settled, ledger
 
 
@@ -354,7 +360,7 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
     """Tell how one run stands, from its directory and its ledger alone."""
     so_far = _SoFar()
     try:
-        looked = _look(path, work, so_far)
+        looked = _look(path, work, so_far, unasked=True)
     except YoloClearmlError as error:
         return _failed(path, error, so_far)
     if not isinstance(looked, _Looked):
@@ -395,8 +401,8 @@ class _Looked:
     again: float | None  # as in Delivered
 
 
-def _look(path: Path, work: Work, so_far: _SoFar) -> _Looked | UpToDate | Skipped:
-    looked = _settled(path, work)
+def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Looked | UpToDate | Skipped:
+    looked = _settled(path, work, unasked)
     if isinstance(looked, UpToDate):
         return looked
     settled, ledger = looked
@@ -566,8 +572,7 @@ def _deliver(
                 # before the first event: a crash must cost neither a second task nor what --force asked for
                 ledger = known.forget(pending, over)
                 held.save(ledger)
-                sizes = (file_size(event) or 0 for report in pending for event in report.events)
-                yield Started(path, so_far.facts, sum(sizes))
+                yield Started(path, so_far.facts, acknowledged(pending).size)
             for step in delivery.deliver(pending, over):
                 match step:
                     case Sent():
@@ -581,7 +586,8 @@ def _deliver(
                         so_far.size += step.size
                     case Noted():
                         so_far.notes += (step.text,)
-    if ledger.anew or (settled is not None and ledger.settled != settled):
+    asked = ledger.configured != held.ledger.configured
+    if ledger.anew or asked or (settled is not None and ledger.settled != settled):
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
         return UpToDate(path, so_far.facts, ledger.task, ledger.url)

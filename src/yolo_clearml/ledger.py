@@ -111,9 +111,9 @@ class Ledgers(Protocol):
         """Hold the ledger of a run directory; raises RunBusy where another process does."""
 
 
-def settled_stamp(listing: Sequence[tuple[str, int, int]], server_hint: str, wishes: str) -> str:
-    """Digest all that could give a pass something to do, from a listing alone; see `scan.listing`."""
-    return hashlib.sha256(repr((listing, server_hint, wishes)).encode()).hexdigest()[:32]
+def settled_stamp(listing: Sequence[tuple[str, int, int]], wishes: str) -> str:
+    """Digest all of a run that could give a pass something to do, from its listing alone."""
+    return hashlib.sha256(repr((listing, wishes)).encode()).hexdigest()[:32]
 
 
 def configuration_stamp() -> str:
