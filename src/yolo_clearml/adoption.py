@@ -50,6 +50,7 @@ from .events import (
     Scalar,
     SingleValue,
     Status,
+    but_points,
 )
 from .payloads import PLOT_VARIANT, PROPERTIES, Json
 
@@ -191,7 +192,7 @@ def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
     if len(alike) > _MOST_READ:
         why = f"{len(alike)} tasks of this name have its hyperparameters, too many to be sure"
         return Found(notes=(_not_taken(why, list(alike)),))
-    live = any(event == Status(RunState.LIVE) for report in plan.reports for event in report.events)
+    live = Status(RunState.LIVE) in but_points(plan.reports)
     return _judged(
         [
             _judge(
@@ -266,7 +267,7 @@ def _judge(api: Api, plan: Plan, task_id: str, fit: _Fit, looks: int) -> _Candid
     ]
     right = all(measure.agrees(point, there) for point, there in pairs)
     told = any(measure.tells(point) for point, _ in pairs)
-    facts = [e for report in plan.reports if report.key != FINAL for e in report.events]
+    facts = but_points(report for report in plan.reports if report.key != FINAL)
     size = all(
         measure.same(event.value, holds.single_values.get(event.name, event.value))
         for event in facts
@@ -311,10 +312,9 @@ def _not_taken(why: str, candidates: Sequence[str]) -> str:
 
 def _arguments(plan: Plan) -> Iterator[tuple[str, Mapping[str, Parameter]]]:
     """Give the sections of hyperparameters that a plan tells, and what is in them."""
-    for report in plan.reports:
-        for event in report.events:
-            if isinstance(event, Hyperparameters):
-                yield event.section, event.values
+    for event in but_points(plan.reports):
+        if isinstance(event, Hyperparameters):
+            yield event.section, event.values
 
 
 def _points(plan: Plan) -> list[Scalar]:
@@ -462,7 +462,7 @@ def but_for_better(plan: Plan, verdict: Verdict, task: Json) -> Verdict:
     """Leave out of the differences what the live callback knew better than the disk, as adoption does."""
     points = {(point.title, point.series, point.iteration): point for point in _points(plan)}
     final = {e.name for r in plan.reports if r.key == FINAL for e in r.events if isinstance(e, SingleValue)}
-    states = [e.state for r in plan.reports for e in r.events if isinstance(e, Status)]
+    states = [event.state for event in but_points(plan.reports) if isinstance(event, Status)]
     measure = Measure.of(plan)
 
     def better(difference: Difference) -> bool:

@@ -79,6 +79,7 @@ _LONGEST_PAUSE = 8.0  # seconds between two tries
 _SLOWEST_STORAGE = 20 * 2**20  # bytes a second; a proxy may take everything before it passes it on
 _SLOWEST_DOWNLOAD = 50 * 2**10  # bytes a second, on the whole; what the SDK expects of a line
 _PIECE = 2**20  # bytes of a file read at a time
+_JSON = json.JSONEncoder(allow_nan=False)
 
 _Result = TypeVar("_Result")
 
@@ -321,7 +322,7 @@ class Api:
         What may pass is not waited for unless ``patient``.
         Raises as `call` does, and ServerRefused where the server stored fewer than it was sent.
         """
-        lines = "\n".join(json.dumps(event, allow_nan=False) for event in events).encode()
+        lines = "\n".join(map(_JSON.encode, events)).encode()
         headers = {"Content-Type": "application/json-lines"}
         limit = self._timeout if patient else 0.0
         reply = self._patiently(lambda: self._post("events.add_batch", data=lines, headers=headers), limit)

@@ -38,6 +38,7 @@ from .events import (
     Scalar,
     SingleValue,
     Status,
+    but_points,
 )
 from .figures import draw_results, picture_size
 from .files import open_stamped
@@ -470,7 +471,9 @@ def _kind(report: Report) -> str:
         case Status():
             return "status"
         case _:
-            return "files" if any(file_size(event) is not None for event in report.events) else "numbers"
+            return (
+                "files" if any(file_size(event) is not None for event in but_points([report])) else "numbers"
+            )
 
 
 def _takes_closed(report: Report) -> bool:

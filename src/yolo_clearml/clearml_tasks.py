@@ -16,7 +16,7 @@ from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
 from .errors import HoldsLess, ServerRefused, TaskOffLimits
-from .events import Plan, Properties, RunState, Scalar, Status
+from .events import Plan, Points, Properties, RunState, Status, but_points
 from .payloads import Json
 
 CLOSED = ("failed", "closed")  # takes events, but is not started again
@@ -207,10 +207,10 @@ def require_no_less(plan: Plan, task: Json) -> None:
     told = _epochs_of((task.get("hyperparams") or {}).get(payloads.PROPERTIES))
     if told is None or task["status"] == "created":  # by others, or reset
         return
-    events = [event for report in plan.reports for event in report.events]
+    events = list(but_points(plan.reports))
     here = next((_epochs(event.values["epochs"]) for event in events if isinstance(event, Properties)), None)
     if here is None:  # of a live one it says only how many there are to be
-        here = len({event.iteration for event in events if isinstance(event, Scalar)})
+        here = sum(isinstance(report.events, Points) for report in plan.reports)
     finished = Status(RunState.FINISHED) in events
     hint = "To report what is here by itself, make another task with --new."
     if here < told:

@@ -159,10 +159,10 @@ class PlainLines:
         """Write the line of a run that is done."""
         if isinstance(outcome, UpToDate) and not self._verbose and outcome.proof is None:
             return  # ten thousand times, under cron
+        if isinstance(outcome, (Started, Progress, Gone)):
+            return
         run = shown_path(outcome.run)
         match outcome:
-            case Started() | Progress() | Gone():
-                pass
             case Delivered() | UpToDate() if outcome.proof is not None:
                 self._proof(run, outcome, outcome.proof)
             case Delivered():

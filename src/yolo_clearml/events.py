@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TypeAlias
 
 
@@ -131,14 +132,41 @@ Event: TypeAlias = (
 )
 
 
+_written = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 @dataclass(frozen=True, slots=True)
+class Points(Sequence[Scalar]):
+    """The points of one epoch, each made when it is asked for.
+
+    Of a long training nearly all are known to the server, and need not be made to see that.
+    """
+
+    curves: tuple[tuple[str, str], ...]  # title and series of each point
+    values: tuple[float, ...]  # finite; as many
+    iteration: int  # zero-based epoch
+    at: int  # milliseconds since the epoch
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Scalar:  # type: ignore[override]  # no slices
+        title, series = self.curves[index]
+        return Scalar(title, series, self.values[index], self.iteration, self.at)
+
+    def __iter__(self) -> Iterator[Scalar]:
+        for (title, series), value in zip(self.curves, self.values, strict=True):
+            yield Scalar(title, series, value, self.iteration, self.at)
+
+
+@dataclass(frozen=True)  # without slots: the digest is kept
 class Report:
     """The unit that is sent and remembered: events that belong together, under a key unique in its plan."""
 
     key: str  # e.g. epoch/12, image/val_batch0_pred.jpg, plot/results, args, model, status
-    events: tuple[Event, ...]
+    events: Sequence[Event]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hex digits over everything said, except when it happened.
 
@@ -146,15 +174,12 @@ class Report:
         throughout, although ClearML knows all of it. For the same reason a file is told by its content, and
         by its modification time only where nobody has read it.
         """
-        told = [_told(event) for event in self.events]
-        text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _told(event: Event) -> list[object]:
-    if isinstance(event, Scalar):  # nearly all, and a long training is digested whole at each new row
-        return ["Scalar", event.title, event.series, event.value, event.iteration]
-    return [type(event).__name__, _plain(event)]
+        points = self.events if isinstance(self.events, Points) else None
+        if points is not None:  # nearly all, and a long training is digested whole at each new row
+            told: list[object] = ["Points", points.curves, points.values, points.iteration]
+        else:
+            told = [[type(event).__name__, _plain(event)] for event in self.events]
+        return hashlib.sha256(_written(told).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _plain(value: object) -> object:
@@ -170,6 +195,13 @@ def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value.value if isinstance(value, Enum) else value
+
+
+def but_points(reports: Iterable[Report]) -> Iterator[Event]:
+    """Give everything that reports tell but for the points of epochs, which are nearly all of it."""
+    for report in reports:
+        if not isinstance(report.events, Points):
+            yield from report.events
 
 
 STATUS = "status"  # key of the report that comes last and closes the task

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_NUMBER = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
+_CELL = r"\s*[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf)\s*"  # a number, padded or not
+_NUMBERS = re.compile(f"{_CELL}(?:,{_CELL})*", re.ASCII | re.IGNORECASE)
 _MOST_COLUMNS = 1_000  # a detection run has 15; YOLOv5 adds two per class
 _LONGEST_COLUMN = 200  # characters of a name; ClearML's index refuses titles of more than 32,766 bytes
 _MOST_EPOCHS = 10_000_000  # keeps an epoch number well inside ClearML's 64-bit iteration
@@ -99,12 +100,12 @@ def _row(line: bytes, width: int) -> Row | None:
     if line.count(b",") != width - 1:
         return None
     try:
-        cells = [cell.strip() for cell in line.decode("ascii").split(",")]
+        text = line.decode("ascii")
     except UnicodeDecodeError:
         return None
-    if not all(_NUMBER.fullmatch(cell) for cell in cells):
+    if not _NUMBERS.fullmatch(text):
         return None
-    epoch, *values = (float(cell) for cell in cells)
+    epoch, *values = map(float, text.split(","))
     if not (0 <= epoch <= _MOST_EPOCHS and epoch == int(epoch)):
         return None
     return Row(int(epoch), tuple(values), line.rstrip(b"\r"))

@@ -25,10 +25,10 @@ from .events import (
     Parameter,
     Plan,
     Plot,
+    Points,
     Properties,
     Report,
     RunState,
-    Scalar,
     SingleValue,
     Status,
 )
@@ -272,23 +272,24 @@ def _iso(milliseconds: int) -> str:
 
 def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
     gaps: dict[str, list[tuple[int, float]]] = {}  # iteration and value, by column
+    indices, curves = _curves(run.table.columns, era)
+    timed = (*curves, ("Epoch Time", "Epoch Time"))
     for row in run.table.rows:
-        at = run.times.at[row.epoch]
-        events: list[Event] = []
-        for column, value in zip(run.table.columns, row.values, strict=True):
-            prefix, slash, rest = column.partition("/")
-            if not slash:
-                continue  # time
-            title = era.titles.get(prefix, prefix)
-            series = column if era.series_keeps_prefix else rest
-            if _storable(value):
-                events.append(Scalar(title, series, value, iterations.of(row), at))
-            else:
-                gaps.setdefault(column, []).append((iterations.of(row), value))
+        iteration, at = iterations.of(row), run.times.at[row.epoch]
+        values = tuple([row.values[index] for index in indices])
+        if all(map(_storable, values)):
+            kept = curves
+        else:
+            for index, value in zip(indices, values, strict=True):
+                if not _storable(value):
+                    gaps.setdefault(run.table.columns[index], []).append((iteration, value))
+            kept = tuple(curve for curve, value in zip(curves, values, strict=True) if _storable(value))
+            values = tuple(filter(_storable, values))
         took = run.times.took.get(row.epoch)  # storable, or there are no times at all
         if took is not None and not run.yolov5:
-            events.append(Scalar("Epoch Time", "Epoch Time", took, iterations.of(row), at))
-        draft.report(f"epoch/{iterations.of(row)}", *events)
+            kept, values = timed if kept is curves else (*kept, timed[-1]), (*values, took)
+        if values:
+            draft.reports.append(Report(f"epoch/{iteration}", Points(kept, values, iteration, at)))
         if row is run.table.rows[0]:
             _model_facts(run, era, at, draft)
     for column, where in gaps.items():
@@ -300,6 +301,16 @@ def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
         draft.missing.append("Epoch Time")
     if not run.times.exact:
         draft.missing.append("the time of each epoch (spread evenly over the training)")
+
+
+def _curves(columns: Sequence[str], era: Era) -> tuple[list[int], tuple[tuple[str, str], ...]]:
+    """Give the indices of the columns that are curves, as ``time`` is not, and their titles and series."""
+    indices = [index for index, column in enumerate(columns) if "/" in column]
+    parts = [(columns[index], *columns[index].split("/", 1)) for index in indices]
+    return indices, tuple(
+        (era.titles.get(prefix, prefix), column if era.series_keeps_prefix else rest)
+        for column, prefix, rest in parts
+    )
 
 
 def _storable(value: float) -> bool:

@@ -36,7 +36,7 @@ _PICTURE = re.compile(
 )
 _WEIGHTS = ("weights/best.pt", "weights/last.pt")
 ARGUMENT_FILES = ("args.yaml", "opt.yaml")
-_DATA_FILES = (*_WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv")
+_DATA_FILES = frozenset({*_WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"})
 
 
 Listed: TypeAlias = "tuple[str, int, int]"  # name within the run, size in bytes, mtime in nanoseconds
@@ -120,7 +120,7 @@ def _list(entry: os.DirEntry[str], name: str, found: list[Listed]) -> None:
 
 def is_of_a_run(name: str) -> bool:
     """Tell whether a file of this name, relative to the run directory, has a say in what is reported."""
-    return _is_picture(name) or name in _DATA_FILES
+    return name in _DATA_FILES or _is_picture(name)
 
 
 def _is_picture(name: str) -> bool:

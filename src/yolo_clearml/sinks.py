@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-from .events import DrawnPlot, Event, Image, OutputModel, Plan, Plot, Report, Scalar, SingleValue
+from .events import (
+    DrawnPlot,
+    Event,
+    Image,
+    OutputModel,
+    Plan,
+    Plot,
+    Points,
+    Report,
+    Scalar,
+    SingleValue,
+    but_points,
+)
 
 if TYPE_CHECKING:
     from .compare import Verdict
@@ -131,8 +143,9 @@ class _Recording:
 
 def acknowledged(reports: Sequence[Report]) -> Acknowledged:
     """Count what an acknowledgement of ``reports`` stands for."""
-    events = [event for report in reports for event in report.events]
-    told = sum(isinstance(e, (Scalar, SingleValue, Image, Plot, DrawnPlot)) for e in events)
+    told = sum(len(report.events) for report in reports if isinstance(report.events, Points))
+    events = list(but_points(reports))
+    told += sum(isinstance(e, (Scalar, SingleValue, Image, Plot, DrawnPlot)) for e in events)
     sizes = [size for e in events if (size := file_size(e)) is not None]
     return Acknowledged(tuple(reports), told, len(sizes), sum(sizes))
 
