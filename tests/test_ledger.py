@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
-from filelock import lock_descriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -534,7 +534,7 @@ def test_a_second_hold_is_refused_and_the_next_is_not(run: Path) -> None:
 
 def test_a_file_that_goes_before_it_is_locked_is_not_held(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever let go just then took the empty file away; a lock on what nobody else finds would be none."""
-    genuine = lock_descriptor
+    genuine = filelock.lock_descriptor
     gone: list[int] = []
 
     def locked(descriptor: int, *, blocking: bool) -> bool:
@@ -543,7 +543,7 @@ def test_a_file_that_goes_before_it_is_locked_is_not_held(run: Path, monkeypatch
             (run / LEDGER_NAME).unlink()
         return genuine(descriptor, blocking=blocking)
 
-    monkeypatch.setattr(ledger_module, "lock_descriptor", locked)
+    monkeypatch.setattr(filelock, "lock_descriptor", locked)
     before = descriptors()
     with FileLedgers().hold(run):
         assert [LEDGER_NAME] == left_in(run)
@@ -781,15 +781,15 @@ def test_a_file_system_without_locks_has_its_ledgers_in_the_state_directory(
 ) -> None:
     """What cannot be held alone is not written to; nothing stays open."""
 
-    before = descriptors()
+    genuine, before = filelock.lock_descriptor, descriptors()
 
     def locked(descriptor: int, *, blocking: bool) -> bool:
         there = run / LEDGER_NAME
         if there.exists() and os.path.samestat(there.stat(), os.fstat(descriptor)):
             raise OSError(error, os.strerror(error))
-        return lock_descriptor(descriptor, blocking=blocking)
+        return genuine(descriptor, blocking=blocking)
 
-    monkeypatch.setattr(ledger_module, "lock_descriptor", locked)
+    monkeypatch.setattr(filelock, "lock_descriptor", locked)
     save(run, FULL)
     assert (FULL, 1, before) == (load(run), len(left_in(state)), descriptors())
 

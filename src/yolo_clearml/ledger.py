@@ -31,7 +31,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import lock_descriptor
 from platformdirs import user_state_path
 
 from .errors import LedgerUnwritable, RunBusy
@@ -253,7 +252,7 @@ class _HeldFile:
         for _ in range(_MOST_ATTEMPTS):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
-                if not lock_descriptor(descriptor, blocking=False):
+                if not _lock(descriptor):
                     raise _busy(path)
                 if _same_file(path, descriptor):
                     break
@@ -274,7 +273,7 @@ class _HeldFile:
         temporary = self.path.with_name(self.path.name + ".tmp")
         new = _open_anew(temporary)
         try:
-            lock_descriptor(new, blocking=False)  # nobody else opens this name without the lock we hold
+            _lock(new)  # nobody else opens this name without the lock we hold
             with open(new, "wb", closefd=False) as file:
                 file.write(_written(ledger))
             if os.fstat(new).st_mtime_ns <= other:
@@ -296,6 +295,14 @@ class _HeldFile:
             if needless and _same_file(self.path, self._descriptor):
                 self.path.unlink()
         os.close(self._descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file without waiting; False where another process has."""
+    # here: most runs are all told, and this takes longer to import than it takes to see that
+    from filelock import lock_descriptor
+
+    return lock_descriptor(descriptor, blocking=False)
 
 
 def _open_anew(path: Path) -> int:
