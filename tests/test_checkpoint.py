@@ -81,7 +81,7 @@ def test_a_finished_training() -> None:
     assert (read.epoch, read.stripped) == (-1, True)
     assert read.parameters == 97763  # the single value model/parameters of the live task
     assert read.names == {0: "circle", 1: "square", 2: "triangle"}
-    assert read.fitness == 0.63642
+    assert read.train_metrics["fitness"] == 0.63642
     assert read.train_metrics["metrics/mAP50(B)"] == 0.995
     assert len(read.train_metrics) == 8
 
@@ -91,7 +91,7 @@ def test_a_killed_training() -> None:
     read = read_checkpoint(SAMPLES / "v8.4.190-detect-killed" / "weights" / "best.pt")
     assert (read.epoch, read.stripped) == (1, False)
     assert read.parameters == 97763
-    assert read.fitness == 0.49606
+    assert read.train_metrics["fitness"] == 0.49606
     assert read.names == {0: "circle", 1: "square", 2: "triangle"}
 
 
@@ -99,7 +99,7 @@ def test_an_older_release() -> None:
     """8.1.0 stored naive local times, and a loss beside the network."""
     read = read_checkpoint(SAMPLES / "v8.1.0-segment" / "weights" / "best.pt")
     assert (read.release, read.date) == ("8.1.0", "2026-11-22T10:09:19.994511")
-    assert (read.parameters, read.fitness) == (113315, 1.11129)
+    assert (read.parameters, read.train_metrics["fitness"]) == (113315, 1.11129)
 
 
 def test_tensors_are_not_read(tmp_path: Path) -> None:
@@ -120,14 +120,14 @@ def test_tensors_are_not_read(tmp_path: Path) -> None:
 
 def test_a_foreign_training_has_few_facts(tmp_path: Path) -> None:
     """What is absent is None or empty, as the release is in YOLOv5's files."""
-    expected = Checkpoint(None, None, -1, True, None, {}, None, {})
+    expected = Checkpoint(None, None, -1, True, None, {}, {})
     assert read_checkpoint(write(tmp_path, root())) == expected
 
 
 def test_facts_of_odd_types_are_absent(tmp_path: Path) -> None:
     """A release that is a number, a date that is a list, an epoch that is a bool: not facts."""
     data = root(version=plain(8), date=plain([]), epoch=b"\x88", names=plain(5), train_metrics=plain("x"))
-    expected = Checkpoint(None, None, None, False, None, {}, None, {})
+    expected = Checkpoint(None, None, None, False, None, {}, {})
     assert read_checkpoint(write(tmp_path, data)) == expected
 
 
@@ -198,7 +198,6 @@ def test_numpy_scalars_are_numbers(tmp_path: Path) -> None:
     metrics = {"a": plain(numpy.float64(0.25)), "fitness": plain(numpy.float32(-0.5))}
     read = read_checkpoint(write(tmp_path, root(train_metrics=mapping(metrics))))
     assert read.train_metrics == {"a": 0.25, "fitness": -0.5}
-    assert read.fitness == -0.5
 
 
 def test_what_is_no_number_is_no_metric(tmp_path: Path) -> None:
@@ -219,11 +218,10 @@ def test_what_is_no_number_is_no_metric(tmp_path: Path) -> None:
     assert read.train_metrics == {"kept": 1.0, "?!": 0.5}
 
 
-def test_fitness_that_is_not_finite_is_absent(tmp_path: Path) -> None:
-    """A diverged training has no fitness, while its metrics stay as stored."""
+def test_a_metric_that_is_not_finite_stays_as_stored(tmp_path: Path) -> None:
+    """As in a diverged training."""
     for odd in (math.nan, math.inf):
         read = read_checkpoint(write(tmp_path, root(train_metrics=plain({"fitness": odd}))))
-        assert read.fitness is None
         assert str(read.train_metrics["fitness"]) == str(odd)
 
 
@@ -386,7 +384,7 @@ def test_deep_nesting(tmp_path: Path, start: bytes, step: bytes) -> None:
     odd = {"epoch": nested + b"q\xf4", **dict.fromkeys(("model", "version", "date", "optimizer"), again)}
     metrics, names = mapping({"kept": plain(1), "x": again}), b"](" + plain("cat") + again + b"e"
     read = read_checkpoint(write(tmp_path, root(**odd, train_metrics=metrics, names=names)))
-    assert read == Checkpoint(None, None, None, False, None, {"kept": 1.0}, None, {0: "cat"})
+    assert read == Checkpoint(None, None, None, False, None, {"kept": 1.0}, {0: "cat"})
 
 
 def test_a_deeply_nested_key(tmp_path: Path) -> None:
@@ -476,7 +474,7 @@ def test_a_giant_integer(tmp_path: Path) -> None:
     giant = int.from_bytes(b"\x7f" * 1_000_000, "little")
     facts = {"epoch": giant, "train_metrics": {"fitness": giant, "kept": 1}, "names": {giant: "x", 0: "cat"}}
     odd = {name: plain(value) for name, value in facts.items()}
-    expected = Checkpoint(None, None, None, False, None, {"kept": 1.0}, None, {0: "cat"})
+    expected = Checkpoint(None, None, None, False, None, {"kept": 1.0}, {0: "cat"})
     network = module({"w": parameter(giant)})
     assert read_checkpoint(write(tmp_path, root(model=network, **odd))) == expected
 

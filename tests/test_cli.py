@@ -691,6 +691,7 @@ def test_help_documents_every_option(run_cli: Run, asked: str) -> None:
     assert (0, "") == (ended.status, ended.err)
     assert [] == [name for name in OPTIONS if not re.search(rf"{name}\b", ended.out)]
     assert [] == [name for name, option in options_of(upload_command()).items() if not option.help]
+    assert ["--help"] == re.findall(r"(--[\w-]+).*<bool>", ended.out)  # which is typer's own
     assert 80 >= max(map(len, ended.out.splitlines()))
     assert "\x1b" not in ended.out
     assert "YOLO_CLEARML_" in ended.out
@@ -705,6 +706,8 @@ def test_the_program_explains_itself(run_cli: Run) -> None:
     assert (0, "") == (ended.status, ended.err)
     assert "\x1b" not in ended.out
     assert 80 >= max(map(len, ended.out.splitlines()))
+    as_module = [sys.executable, "-m", "yolo_clearml", "--version"]
+    assert f"yolo-clearml {__version__}\n" == subprocess.run(as_module, capture_output=True, text=True).stdout
     bare = run_cli()  # click before 8.2 says it on stdout and takes it for success
     assert ended.out.strip() == (bare.out + bare.err).strip()
     assert bare.status in (0, 2)

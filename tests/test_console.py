@@ -326,6 +326,15 @@ def test_plain_and_nothing_new_is_silence(capsys: pytest.CaptureFixture[str]) ->
     assert ("", "") == capsys.readouterr()
 
 
+def test_what_is_left_as_it_is_is_said(screen: Screen, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that was wished for, of a run that ClearML has under another one: on paper and on a terminal."""
+    outcome = replace(up_to_date("a"), notes=("Kept as it is.",))
+    plain_lines([outcome])
+    assert (f"a: up to date: {LINK.format(f'{1:032x}')}\n", "a: Kept as it is.\n") == capsys.readouterr()
+    terminal(screen, [outcome, up_to_date("b", 2)])
+    assert "Done differently:\n  Kept as it is." in screen.text
+
+
 def test_plain_and_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     """-v: what is skipped and missing on stderr, what is up to date on stdout."""
     plain_lines(

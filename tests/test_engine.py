@@ -572,6 +572,13 @@ def test_a_task_keeps_what_it_was_made_with(run: Path, sink: Memory) -> None:
         delivered = last(run, sink, wishes=wishes)
         assert isinstance(delivered, Delivered)
         assert (notes, "P/Q", "my run") == (delivered.notes, delivered.facts.project, delivered.facts.name)
+    silent = last(run, sink, wishes=Wishes(tags=("b",)))
+    told = last(run, sink, wishes=Wishes(name="another"))  # said once, and then it is settled
+    again = last(run, sink, wishes=Wishes(name="another"))
+    assert isinstance(silent, UpToDate)
+    assert isinstance(told, UpToDate)
+    assert isinstance(again, UpToDate)
+    assert ((), (note,), ()) == (silent.notes, told.notes, again.notes)
     for options in ({"task_id": "t9"}, {"new": True}):
         delivered = last(run, sink, wishes=Wishes(name="other"), **options)
         assert isinstance(delivered, Delivered)

@@ -358,8 +358,11 @@ def test_an_address_without_a_scheme(
     server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """78, and it says what to write."""
-    monkeypatch.setenv("CLEARML_API_HOST", server.api_url.removeprefix("http://"))
-    assert Exit.NOT_CONFIGURED == status_of(upload([run]))
+    for address in (server.api_url.removeprefix("http://"), "localhost"):
+        monkeypatch.setenv("CLEARML_API_HOST", address)
+        outcomes = upload([run])
+        assert Exit.NOT_CONFIGURED == status_of(outcomes)
+        assert f"{address} is not an address of ClearML's API server." == fails(outcomes)[0]
 
 
 @contextmanager

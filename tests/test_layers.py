@@ -22,7 +22,7 @@ ORDER = (
     *("scan", "finding", "rules", "ledger", "payloads", "compare", "sinks", "figures", "exchange"),
     *("clearml_api", "clearml_reader", "adoption", "clearml_tasks", "clearml_delivery", "clearml_sink"),
     *("offline_sink", "engine", "agenda", "triggers", "library", "metrics", "wording", "plan_text"),
-    *("terminal", "console", "standings", "live_table", "news", "interruption", "options", "cli"),
+    *("terminal", "console", "standings", "live_table", "news", "interruption", "options", "cli", "__main__"),
 )
 # the one place of what is slow, large or has a say in how the code around it looks
 ONLY_IN = {

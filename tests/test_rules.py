@@ -947,6 +947,9 @@ def test_a_finished_run_without_best_pt_has_no_model(tmp_path: Path) -> None:
         got = planned(path)
         assert [] == list(events_of(got, OutputModel))
         assert "the output model (weights/best.pt)" in got.missing
+        # deleted on purpose, or damaged: then whoever runs the command should know
+        said = "The output model is not sent, for there is something wrong with weights/best.pt: It is empty."
+        assert ([] if damage is None else [said]) == list(got.notes)
 
 
 def test_properties_tell_the_true_times(tmp_path: Path) -> None:

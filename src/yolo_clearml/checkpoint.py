@@ -57,7 +57,6 @@ class Checkpoint:
     stripped: bool  # epoch -1 and no optimizer: the training finished with this file
     parameters: int | None  # elements in all Parameters of the network, frozen ones too; see `_parameters`
     train_metrics: Mapping[str, float]  # of its epoch, five decimals, may be NaN; since 8.0.220
-    fitness: float | None  # of its epoch, from train_metrics; finite
     names: Mapping[int, str]  # class names by class index
 
 
@@ -347,7 +346,6 @@ def _checkpoint(root: object) -> Checkpoint:
         stripped=epoch == -1 and root.get("optimizer") is None,
         parameters=_parameters(network),
         train_metrics=metrics,
-        fitness=_finite(metrics.get("fitness")),
         names=copy.names(_attributes(network).get("names") or root.get("names")),
     )
 
@@ -431,10 +429,6 @@ def _number(value: object) -> float | None:
             if isinstance(raw, bytes) and len(raw) == layout.size:
                 return float(layout.unpack(raw)[0])
     return None
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None
 
 
 class _Copier:

@@ -122,7 +122,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
             line |= {"reason": " ".join(outcome.notes) or None}
         case UpToDate():
             line |= {"outcome": "up-to-date", "task_id": outcome.task_id, "url": outcome.url}
-            line |= {"reason": _UNSURE if outcome.unsure else None}
+            line |= {"reason": _UNSURE if outcome.unsure else " ".join(outcome.notes) or None}
         case Pending():
             line |= {"outcome": "pending", "task_id": outcome.task_id, "url": outcome.url}
         case Skipped():
@@ -157,7 +157,7 @@ class PlainLines:
 
     def show(self, outcome: Outcome) -> None:
         """Write the line of a run that is done."""
-        if isinstance(outcome, UpToDate) and not self._verbose and outcome.proof is None:
+        if isinstance(outcome, UpToDate) and not (self._verbose or outcome.proof or outcome.notes):
             return  # ten thousand times, under cron
         if isinstance(outcome, (Started, Progress, Gone)):
             return
@@ -167,11 +167,11 @@ class PlainLines:
                 self._proof(run, outcome, outcome.proof)
             case Delivered():
                 self._result(f"{run}: {self._word} {sent_text(outcome)}{self._rest(outcome)}")
-                for note in outcome.notes:
-                    self.say(f"{run}: {printable(note)}")
+                self._notes(run, outcome)
                 self._missing(run, outcome.facts)
             case UpToDate():
                 self._result(f"{run}: up to date{_where(outcome)}")
+                self._notes(run, outcome)
                 self._missing(run, outcome.facts)
             case Skipped():
                 if self._verbose or outcome.run in self._named:
@@ -212,6 +212,10 @@ class PlainLines:
         for extra in proof.extra if self._verbose else ():
             self.say(f"{run}: only in ClearML: {printable(str(extra))}")
         self._missing(run, outcome.facts)
+
+    def _notes(self, run: str, outcome: Delivered | UpToDate) -> None:
+        for note in outcome.notes:
+            self.say(f"{run}: {printable(note)}")
 
     def _missing(self, run: str, facts: Facts) -> None:
         for fact in facts.missing if self._verbose else ():

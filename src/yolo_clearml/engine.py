@@ -132,6 +132,7 @@ class UpToDate:
     proof: Verdict | None = None  # as in Delivered
     verified: bool = False  # the ledger remembers such a proof, of these very files
     unsure: bool = False  # of a look without asking: ClearML's configuration has changed since
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +342,7 @@ class _SoFar:
     events: int = 0  # acknowledged in this visit
     files: int = 0
     size: int = 0  # bytes of files
-    notes: tuple[str, ...] = ()  # that came up while it was delivered
+    notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
 
 
 def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
@@ -412,7 +413,7 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
         return Skipped(path, run.reason, run.hint, run.again)
     planned = plan(run, work.wishes)
     if not work.new and work.task_id is None:
-        planned = _as_made(planned, ledger, work.wishes)
+        planned, so_far.notes = _as_made(planned, ledger, work.wishes)
     so_far.facts = facts_of(run, planned, work.wishes)
     return _Looked(planned, settled, run.state is RunState.LIVE, run.again)
 
@@ -496,19 +497,19 @@ def _evenly(values: Sequence[float], most: int) -> Sequence[float]:
     return [values[round(n * (len(values) - 1) / (most - 1))] for n in range(most)]
 
 
-def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> Plan:
+def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> tuple[Plan, tuple[str, ...]]:
     """A task keeps the project, name and tags it was made with; say so where others are wished for."""
     made = Facts.restored(ledger.facts)
     if ledger.run != planned.key or ledger.task is None or made.project is None or made.name is None:
-        return planned
+        return planned, ()
     kept = replace(planned, project=made.project, name=made.name, tags=made.tags)
     if kept == planned or wishes == Wishes(rules=wishes.rules):
-        return kept
+        return kept, ()
     note = (
         f"ClearML holds this run already, as {made.name!r} in {made.project!r}: --project, --name and --tags"
         " are for a task that is made, as with --new."
     )
-    return replace(kept, notes=(*planned.notes, note))
+    return kept, (note,)
 
 
 @contextlib.contextmanager
@@ -590,7 +591,7 @@ def _deliver(
     if ledger.anew or asked or (settled is not None and ledger.settled != settled):
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
-        return UpToDate(path, so_far.facts, ledger.task, ledger.url)
+        return UpToDate(path, so_far.facts, ledger.task, ledger.url, notes=so_far.notes)
     sent = (so_far.events, so_far.files, so_far.size)
     notes = (*planned.notes, *so_far.notes)
     return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, notes)

@@ -25,6 +25,11 @@ from .errors import (
 PASSING = (408, 425, 429, 500, 502, 503, 504, 509)  # statuses that may be gone the next time
 _LONGEST_REPLY = 64 * 2**20  # bytes; the longest asked for has some MiB
 _PIECE = 2**16  # bytes of a reply read at a time
+_NO_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,  # ftp://host, or host:port
+    requests.exceptions.MissingSchema,  # host
+)
 
 
 class PassingError(Exception):
@@ -89,7 +94,7 @@ def exchange(
         raise PassingError(
             kind(f"{who} at {where} does not answer.", "Check the network and the server; then run again.")
         ) from cause
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as cause:
+    except _NO_ADDRESS as cause:
         raise NotConfigured(
             f"{where} is not an address of {who}.",
             "Write it with http:// or https:// in clearml.conf or CLEARML_API_HOST, CLEARML_FILES_HOST.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,16 @@ def _option(*names: str, **how: Any) -> Any:
     """Declare an option, with the environment variable every option has; the last name is the long one."""
     variable = "YOLO_CLEARML_" + names[-1].removeprefix("--").replace("-", "_").upper()
     return typer.Option(*names, envvar=variable, show_envvar=False, **how)
+
+
+def _flag(*names: str, help: str) -> Any:  # noqa: A002  typer's word
+    """Declare an option without a value; the help says nothing of one."""
+    return _option(*names, metavar="", help=help)
+
+
+def _choices(of: type[Enum]) -> str:
+    *others, last = (str(choice.value) for choice in of)
+    return f"{', '.join(others)} or {last}"
 
 
 def _place(text: str) -> Path:
@@ -81,9 +92,9 @@ Offline = Annotated[
         help="Write ClearML offline sessions into DIR; no server is needed.",
     ),
 ]
-DryRun = Annotated[bool, _option("--dry-run", help="Print what would be sent; touch nothing.")]
-Force = Annotated[bool, _option("--force", help="Send everything again, into the same task.")]
-New = Annotated[bool, _option("--new", help="Make a new task, also where ClearML holds this run.")]
+DryRun = Annotated[bool, _flag("--dry-run", help="Print what would be sent; touch nothing.")]
+Force = Annotated[bool, _flag("--force", help="Send everything again, into the same task.")]
+New = Annotated[bool, _flag("--new", help="Make a new task, also where ClearML holds this run.")]
 TaskId = Annotated[
     str | None,
     _option("--task-id", metavar="ID", help="Report into this task, of one run; add only what it lacks."),
@@ -109,8 +120,8 @@ Poll = Annotated[
         f" default: every {POLL_EVERY:.0f} seconds.",
     ),
 ]
-Once = Annotated[bool, _option("--once", help="Stop when every run seen has ended and is delivered.")]
-Verify = Annotated[bool, _option("--verify", help="Read everything back when done, as verify does.")]
+Once = Annotated[bool, _flag("--once", help="Stop when every run seen has ended and is delivered.")]
+Verify = Annotated[bool, _flag("--verify", help="Read everything back when done, as verify does.")]
 MetricsFile = Annotated[
     Path | None,
     _option("--metrics", metavar="FILE", help="Write counts for Prometheus' textfile collector."),
@@ -123,11 +134,15 @@ Exclude = Annotated[
     list[str] | None,
     _option("--exclude", metavar="GLOB", help="No runs whose path below PATH fits, as in .gitignore."),
 ]
-Sort = Annotated[SortKey, _option("--sort", help="What the lines are sorted by.")]
-States = Annotated[
-    list[StateName] | None, _option("--state", help="Only runs in this state; repeat for more.")
+Sort = Annotated[
+    SortKey,
+    _option("--sort", metavar="KEY", help=f"What the lines are sorted by: {_choices(SortKey)}."),
 ]
-PendingOnly = Annotated[bool, _option("--pending", help="Only runs with something to send.")]
+States = Annotated[
+    list[StateName] | None,
+    _option("--state", metavar="STATE", help=f"Only runs that are {_choices(StateName)}; repeat for more."),
+]
+PendingOnly = Annotated[bool, _flag("--pending", help="Only runs with something to send.")]
 Timeout = Annotated[
     float,
     _option(
@@ -137,9 +152,9 @@ Timeout = Annotated[
         help="Give up on an unreachable server after so long.",
     ),
 ]
-AsJson = Annotated[bool, _option("--json", help="One JSON object per run on stdout; of a watch, per change.")]
-Quiet = Annotated[bool, _option("-q", "--quiet", help="Errors only.")]
-Verbose = Annotated[bool, _option("-v", "--verbose", help="Also what is skipped and missing.")]
+AsJson = Annotated[bool, _flag("--json", help="One JSON object per run on stdout; of a watch, per change.")]
+Quiet = Annotated[bool, _flag("-q", "--quiet", help="Errors only.")]
+Verbose = Annotated[bool, _flag("-v", "--verbose", help="Also what is skipped and missing.")]
 
 
 class Command(TyperCommand):

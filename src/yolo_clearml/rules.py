@@ -443,6 +443,10 @@ def _output_model(run: Run, era: Era, name: str, iterations: _Iterations, draft:
     stamp = run.files.get("weights/best.pt")
     if stamp is None or run.best is None:
         draft.missing.append("the output model (weights/best.pt)")
+        why = [unfit for unfit in run.unfit if unfit.startswith("weights/best.pt:")]
+        draft.notes += [
+            f"The output model is not sent, for there is something wrong with {it}." for it in why
+        ]
         return
     labels: dict[str, int] = {}
     for index, name_of_class in run.best.names.items():

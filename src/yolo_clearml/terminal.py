@@ -155,8 +155,9 @@ class Terminal:
             [(fact, below(outcome.run, folder)) for outcome in delivered for fact in outcome.facts.missing],
             len(delivered),
         )
-        notes = [(note, below(outcome.run, folder)) for outcome in delivered for note in outcome.notes]
-        self._facts("Done differently:", notes, len(delivered))
+        told = [o for o in done if isinstance(o, Delivered) or (isinstance(o, UpToDate) and o.notes)]
+        notes = [(note, below(outcome.run, folder)) for outcome in told for note in outcome.notes]
+        self._facts("Done differently:", notes, len(told))
         skipped = sorted(self._skipped, key=lambda outcome: natural(outcome.run))
         self._facts("Skipped, because it", [(o.reason, shown_path(o.run)) for o in skipped], 0)
         failures = [outcome for outcome in done if isinstance(outcome, Failed)]
