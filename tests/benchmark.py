@@ -119,15 +119,18 @@ def measure(command: Sequence[str], server: ClearMLDouble | None = None) -> Cost
     return Cost(wall, cpu, rss, len(requests), sum(request.size for request in requests))
 
 
-def best_of(times: int, action: Callable[[], Cost]) -> Cost:
-    """Take the quickest: what is slower was disturbed."""
-    return min((action() for _ in range(times)), key=lambda cost: cost.wall)
+def quickest(times: int, *actions: Callable[[], Cost]) -> list[Cost]:
+    """Do each so many times, in turns, and take the quickest of each: what is slower was disturbed."""
+    costs = [[action() for action in actions] for _ in range(times)]
+    return [min(of_one, key=lambda cost: cost.wall) for of_one in zip(*costs, strict=True)]
 
 
-def make_run(path: Path, epochs: int, pictures: int = 9, plots: int = 9, model: int = 6_000_000) -> Path:
-    """Make a finished run, its checkpoint padded to so many bytes."""
+def make_run(
+    path: Path, epochs: int, pictures: int = 9, plots: int = 9, model: int | None = 6_000_000
+) -> Path:
+    """Make a finished run, its checkpoint padded to so many bytes; None: one that goes on and saves none."""
     (path / "weights").mkdir(parents=True)
-    arguments = (SAMPLE / "args.yaml").read_text()
+    arguments = (SAMPLE / "args.yaml").read_text() + ("save: false\n" if model is None else "")
     (path / "args.yaml").write_text(re.sub(r"(?m)^save_dir: .*$", f"save_dir: {path}", arguments))
     losses = [f"train/loss{n}" for n in range(SERIES - 7)]
     columns = [*losses, "metrics/mAP50(B)", "metrics/mAP50-95(B)", *(f"val/loss{n}" for n in range(3))]
@@ -147,9 +150,9 @@ def make_run(path: Path, epochs: int, pictures: int = 9, plots: int = 9, model: 
     names += [f"Extra{n}_curve.png" for n in range(9)]
     for name in names[:plots]:
         shutil.copy(SAMPLE / "results.png", path / name)
-    for name in ("best.pt", "last.pt"):
+    for name in ("best.pt", "last.pt") if model is not None else ():
         shutil.copy(SAMPLE / "weights" / name, path / "weights" / name)
-        missing = model - (path / "weights" / name).stat().st_size
+        missing = (model or 0) - (path / "weights" / name).stat().st_size
         if missing > 0:
             with zipfile.ZipFile(path / "weights" / name, "a") as archive:
                 archive.writestr("best/padding", random.randbytes(missing))
@@ -178,44 +181,51 @@ def row(what: str, goal: str, seen: str) -> None:
 
 
 def one() -> None:
-    """One run beside the script a user would write, and its second upload beside --version."""
+    """One run beside the script a user would write, and beside what nobody can do without."""
     for latency in (0.0, 0.05):
-        said = f"one run, {latency * 1000:.0f} ms a request"
-        with workplace(latency) as (folder, server):
-            theirs = measure([*PYTHON, SCRIPT, str(make_run(folder / "run", 300))], server)
-        with workplace(latency) as (folder, server):
-            bare = measure([*PYTHON, BARE, str(make_run(folder / "run", 300))], server)
-        with workplace(latency) as (folder, server):
-            run = make_run(folder / "run", 300)
-            ours = measure([*TOOL, "upload", str(run)], server)
-            scalars = sum(
-                any(line["type"] == "training_stats_scalar" for line in request.payload)
-                for request in server.requests
-                if request.endpoint == "events.add_batch"
-            )
-            row(f"{said}: wall", "1/12", f"1/{theirs.wall / ours.wall:.1f} ({ours.wall:.2f} s)")
-            row("CPU", "", f"1/{theirs.cpu / ours.cpu:.1f} ({ours.cpu:.2f} s)")
-            row("requests", "30", f"{ours.requests} (script: {theirs.requests})")
-            row("of them for its scalars", "3", f"{scalars}")
-            row("bytes sent", "", f"{ours.sent / 1e6:.1f} MB (script: {theirs.sent / 1e6:.1f} MB)")
-            row("peak RSS", "90 MB", f"{ours.rss:.0f} MB (script: {theirs.rss:.0f} MB)")
-            row("wall, beside `import clearml` and a bare POST of each file", "1.3", times(ours, bare))
-            if not latency:
-                version = best_of(9, lambda: measure([*TOOL, "--version"]))
-                again = best_of(9, lambda run=run: measure([*TOOL, "upload", str(run)], server))  # type: ignore[misc]
-                row("its second upload, beside `--version`", "1.5", times(again, version))
-                row("requests", "0", str(again.requests))
+
+        def alone(command: Sequence[str], latency: float = latency) -> Cost:
+            with workplace(latency) as (folder, server):
+                return measure([*command, str(make_run(folder / "run", 300))], server)
+
+        theirs = alone([*PYTHON, SCRIPT])
+        ours, bare = quickest(3, lambda: alone([*TOOL, "upload"]), lambda: alone([*PYTHON, BARE]))
+        shorter = f"1/{theirs.wall / ours.wall:.1f} ({ours.wall:.2f} s)"
+        row(f"one run, {latency * 1000:.0f} ms a request: wall", "1/12", shorter)
+        row("CPU", "", f"1/{theirs.cpu / ours.cpu:.1f} ({ours.cpu:.2f} s)")
+        row("requests", "30", f"{ours.requests} (script: {theirs.requests})")
+        row("bytes sent", "", f"{ours.sent / 1e6:.1f} MB (script: {theirs.sent / 1e6:.1f} MB)")
+        row("peak RSS", "90 MB", f"{ours.rss:.0f} MB (script: {theirs.rss:.0f} MB)")
+        row("wall, beside `import clearml` and a bare POST of each file", "1.3", times(ours, bare))
+
+
+def again() -> None:
+    """The same run a second time, beside --version; and how the first time sent its scalars."""
+    with workplace() as (folder, server):
+        run = make_run(folder / "run", 300)
+        measure([*TOOL, "upload", str(run)], server)
+        batches = [request.payload for request in server.requests if request.endpoint == "events.add_batch"]
+        scalars = sum(any(line["type"] == "training_stats_scalar" for line in batch) for batch in batches)
+        row("requests for a run's scalars", "3", f"{scalars}")
+        version, second = quickest(
+            9,
+            lambda: measure([*TOOL, "--version"]),
+            lambda: measure([*TOOL, "upload", str(run)], server),
+        )
+        row("its second upload, beside `--version`", "1.5", times(second, version))
+        row("requests", "0", str(second.requests))
 
 
 def many() -> None:
     """A thousand runs, four at a time; and the memory that a tenth of them takes."""
-    with workplace() as (folder, server):
-        for n in range(1000):
-            make_run(folder / ("few" if n < 100 else "most") / f"train{n}", 100, pictures=3, plots=0, model=0)
-        few = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "few")], server)
-        most = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "most")], server)
-        row("1,000 runs of 100 epochs and 3 pictures", "20 runs/s", f"{900 / most.wall:.0f} runs/s")
-        row("its peak RSS, 900 runs beside 100", "1.0", f"{most.rss / few.rss:.2f} ({most.rss:.0f} MB)")
+    for said, model in (("", None), (" and a model", 0)):
+        with workplace() as (folder, server):
+            for n in range(1000):
+                make_run(folder / ("few" if n < 100 else "most") / f"train{n}", 100, 3, 0, model)
+            few = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "few")], server)
+            most = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "most")], server)
+            row(f"1,000 runs of 100 epochs, 3 pictures{said}", "20 runs/s", f"{900 / most.wall:.0f} runs/s")
+            row("its peak RSS, 900 runs beside 100", "1.0", f"{most.rss / few.rss:.2f} ({most.rss:.0f} MB)")
 
 
 def delivered() -> None:
@@ -231,13 +241,15 @@ def delivered() -> None:
                     shutil.copy2(file, copy / file.name)
                 elif file.is_file():
                     os.link(file, copy / file.relative_to(proto))
-        command = [*TOOL, "upload", str(folder / "runs")]
-        nothing = best_of(3, lambda: measure(command, server))
+        nothing, shown, stats = quickest(
+            3,
+            lambda: measure([*TOOL, "upload", str(folder / "runs")], server),
+            lambda: measure([*TOOL, "status", str(folder / "runs")], server),
+            lambda: measure([*PYTHON, STATS, str(folder / "runs")]),
+        )
         row("10,000 delivered runs, nothing new", "1 s", f"{nothing.wall:.2f} s")
         row("its requests and peak RSS", "0, 60 MB", f"{nothing.requests}, {nothing.rss:.0f} MB")
-        stats = best_of(3, lambda: measure([*PYTHON, STATS, str(folder / "runs")]))
         row("beside the bare listing of all their files", "", f"{nothing.wall / stats.wall:.1f}")
-        shown = best_of(3, lambda: measure([*TOOL, "status", str(folder / "runs")]))
         row("`status` of 10,000 runs", "2 s", f"{shown.wall:.2f} s")
 
 
@@ -254,16 +266,8 @@ def follow() -> None:
     with workplace() as (folder, server):
         for n in range(2000):
             make_run(folder / "runs" / f"p{n // 100}" / f"train{n}", 3, pictures=0, plots=0, model=0)
-        growing = [make_run(folder / "runs" / "now" / f"train{n}", 3, 3, 0, 0) for n in range(20)]
-        for run in growing:
-            lines = (run / "results.csv").read_text().splitlines(keepends=True)
-            (run / "results.csv").write_text("".join(lines[:2]))
-            (run / "weights" / "last.pt").unlink()
-            (run / "weights" / "best.pt").unlink()
-            (run / "args.yaml").write_text((run / "args.yaml").read_text() + "save: false\n")
-        env = {**os.environ, **server.environ, "CLEARML_CONFIG_FILE": "/nonexistent"}
-        process = subprocess.Popen([*TOOL, "watch", "-q", str(folder / "runs")], env=env)
-        try:
+        growing = [make_run(folder / "runs" / "now" / f"train{n}", 1, 3, 0, None) for n in range(20)]
+        with watching(folder / "runs", server) as pid:
             wait_until(lambda: len(server.tasks) == 2020)
             time.sleep(5)
             waited = sorted(rows_to_server(growing, server, 200))
@@ -273,20 +277,29 @@ def follow() -> None:
                 "1 s",
                 f"{p99:.2f} s (half: {p50:.2f} s)",
             )
-            before = cpu_of(process.pid)
-            time.sleep(60)
-            idle = (cpu_of(process.pid) - before) / 60
+            before = cpu_of(pid)
+            time.sleep(300)  # a whole round of its looks
+            idle = (cpu_of(pid) - before) / 300
             row("watch, idle: CPU of a core", "0.5 %", f"{idle * 100:.2f} %")
-            row("watch: RSS", "120 MB", f"{rss_of(process.pid):.0f} MB")
-        finally:
-            process.terminate()
-            process.wait()
+            row("watch: RSS", "120 MB", f"{rss_of(pid):.0f} MB")
+
+
+@contextlib.contextmanager
+def watching(folder: Path, server: ClearMLDouble) -> Iterator[int]:
+    """Watch a folder; gives the process's id."""
+    env = {**os.environ, **server.environ, "CLEARML_CONFIG_FILE": "/nonexistent"}
+    process = subprocess.Popen([*TOOL, "watch", "-q", str(folder)], env=env)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def rows_to_server(runs: Sequence[Path], server: ClearMLDouble, rows: int) -> list[float]:
     """Append rows to runs, by chance, two a second; gives the seconds each took to the server."""
     chance = random.Random(0)
-    epochs = dict.fromkeys(runs, 1)
+    epochs = {run: (run / "results.csv").read_text().count("\n") - 1 for run in runs}
     written: dict[float, float] = {}  # a value that no other row has: when it was written
     arrived: dict[float, float] = {}
     seen = len(server.requests)
@@ -343,36 +356,47 @@ def rss_of(pid: int) -> float:
 
 
 def growing() -> None:
-    """One more row of a long run and of a short one, beside reading the file."""
-    from yolo_clearml.library import plan_run, read_run
-    from yolo_clearml.scan import Run
+    """One more row of a long run and of a short one, as watch sees it, beside reading the file."""
+    from yolo_clearml.results_csv import parse
 
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = {}
-        for epochs in (50, 5000):
-            run = make_run(Path(folder) / f"run{epochs}", epochs, 3, 0, 0)
-            began = time.process_time()
-            for _ in range(5):
-                found = read_run(run)
-                assert isinstance(found, Run)
-                for report in plan_run(found).reports:
-                    assert report.digest
-            seconds[epochs] = (time.process_time() - began) / 5
-            size = (run / "results.csv").stat().st_size
-        row("a row more at 5,000 epochs, beside 50", "the read", f"+{seconds[5000] - seconds[50]:.2f} s CPU")
-        row("that file", "", f"{size / 1e6:.1f} MB")
+    taken: dict[int, float] = {}
+    for epochs in (50, 5000):
+        with workplace() as (folder, server):
+            run = make_run(folder / "runs" / "train", epochs, 3, 0, None)
+            with watching(folder / "runs", server) as pid:
+                rows_to_server([run], server, 1)
+                time.sleep(2)
+                before = cpu_of(pid)
+                for _ in range(20):
+                    rows_to_server([run], server, 1)
+                time.sleep(2)
+                taken[epochs] = (cpu_of(pid) - before) / 20
+            data = (run / "results.csv").read_bytes()
+    began = time.process_time()
+    for _ in range(5):
+        parse(data)
+    read = (time.process_time() - began) / 5
+    more = taken[5000] - taken[50]
+    row(
+        "a row more at 5,000 epochs, beside 50", "the read", f"+{more:.2f} s CPU, {read:.2f} s of it the read"
+    )
 
 
 def help_() -> None:
     """--help and --version beside a Typer program of one command."""
-    single = best_of(7, lambda: measure([*PYTHON, ONE_COMMAND, "--help"]))
-    for option in ("--help", "--version"):
-        ours = best_of(7, lambda option=option: measure([*TOOL, option]))  # type: ignore[misc]
-        row(f"`{option}`, beside the help of a Typer program of one command", "1.5", times(ours, single))
+    single, *ours = quickest(
+        15,
+        lambda: measure([*PYTHON, ONE_COMMAND, "--help"]),
+        lambda: measure([*TOOL, "--help"]),
+        lambda: measure([*TOOL, "--version"]),
+    )
+    for option, cost in zip(("--help", "--version"), ours, strict=True):
+        row(f"`{option}`, beside the help of a Typer program of one command", "1.5", times(cost, single))
 
 
 SCENES = {
     "one": one,
+    "again": again,
     "many": many,
     "delivered": delivered,
     "follow": follow,

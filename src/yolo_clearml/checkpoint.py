@@ -215,11 +215,8 @@ _OPCODES: dict[bytes, tuple[str, int, _Reader | None]] = {
     b"c": ("global", 0, _read_global),
     b"": ("end", 0, None),
 }
-_FOREIGN = (
-    "foreign",
-    0,
-    None,
-)  # such as EXT, which names a registry of callables, and buffers from elsewhere
+# Any other code, such as EXT, which names a registry of callables, and buffers from elsewhere.
+_FOREIGN = ("foreign", 0, None)
 
 
 def _interpret(data: bytes) -> object:

@@ -471,9 +471,8 @@ def _kind(report: Report) -> str:
         case Status():
             return "status"
         case _:
-            return (
-                "files" if any(file_size(event) is not None for event in but_points([report])) else "numbers"
-            )
+            files = any(file_size(event) is not None for event in but_points([report]))
+            return "files" if files else "numbers"
 
 
 def _takes_closed(report: Report) -> bool:
