@@ -684,6 +684,17 @@ def test_stale_after_and_output_uri_reach_the_run(
     assert [uri] == [model["uri"][: len(uri)] for model in server.models.values()]
 
 
+def test_a_proof_hides_no_note(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+    """What is read back is what was sent; that the model was not is said as without --verify."""
+    best = small / "weights" / "best.pt"
+    times = (best.stat().st_atime_ns, best.stat().st_mtime_ns)
+    best.write_bytes(b"")
+    os.utime(best, ns=times)
+    ended = run_cli("upload", "--verify", small)
+    assert "are the same" in ended.out
+    assert "The output model is not sent (weights/best.pt: It is empty)." in ended.err
+
+
 @pytest.mark.parametrize("asked", ["--help", "-h"])
 def test_help_documents_every_option(run_cli: Run, asked: str) -> None:
     """80 columns, no escape code in a pipe, and a sentence for each option."""

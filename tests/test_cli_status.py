@@ -128,6 +128,7 @@ def test_what_another_server_has_is_not_known(
     looked = run_cli("status", small)
     assert "up to date?" in looked.out
     assert "1 run with a ? was sent under another configuration of ClearML" in looked.err
+    assert looked == run_cli("status", "--pending", small)  # for this server may have nothing of it
     line = json.loads(run_cli("status", "--json", small).out)
     assert ("up-to-date", 0) == (line["outcome"], line["pending"])
     assert "another configuration" in line["reason"]

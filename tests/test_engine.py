@@ -556,8 +556,8 @@ def test_a_task_keeps_what_it_was_made_with(run: Path, sink: Memory) -> None:
         delivered.notes,
     )
     note = (
-        "ClearML holds this run already, as 'my run' in 'P/Q': --project, --name and --tags"
-        " are for a task that is made, as with --new."
+        "ClearML holds this run already, as 'my run' in 'P/Q', and it is left there:"
+        " --project, --name and --tags are for a task that is made; --new makes one."
     )
     for number, (wishes, notes) in enumerate(
         [

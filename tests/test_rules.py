@@ -948,7 +948,10 @@ def test_a_finished_run_without_best_pt_has_no_model(tmp_path: Path) -> None:
         assert [] == list(events_of(got, OutputModel))
         assert "the output model (weights/best.pt)" in got.missing
         # deleted on purpose, or damaged: then whoever runs the command should know
-        said = "The output model is not sent, for there is something wrong with weights/best.pt: It is empty."
+        said = (
+            "The output model is not sent (weights/best.pt: It is empty)."
+            " Restore it as Ultralytics wrote it, then run the same command again."
+        )
         assert ([] if damage is None else [said]) == list(got.notes)
 
 

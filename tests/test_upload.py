@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -399,6 +400,31 @@ def test_no_directory_takes_from_its_task_what_others_have_told(
     assert closed is not None
     assert "--new" in closed
     assert isinstance(upload([whole])[0], UpToDate)
+
+
+@pytest.mark.parametrize("with_ledger", [True, False])
+@pytest.mark.parametrize("damage", [b"", None], ids=["empty", "deleted"])
+def test_weights_that_went_after_the_upload_take_nothing_back(
+    server: ClearMLDouble, make_run: MakeRun, damage: bytes | None, with_ledger: bool
+) -> None:
+    """Deleted to save space, or damaged: the release would be guessed, and other curves come to be."""
+    run = make_run("v8.3.100-detect")
+    assert [] == fails(upload([run]))
+    state = end_state(server)
+    for name in ("best.pt", "last.pt"):
+        weights = run / "weights" / name
+        times = (weights.stat().st_atime_ns, weights.stat().st_mtime_ns)
+        weights.unlink()
+        if damage is not None:
+            weights.write_bytes(damage)
+            os.utime(weights, ns=times)
+    if not with_ledger:
+        (run / LEDGER_NAME).unlink()
+    for options in ({}, {"force": True}, {"wishes": Wishes(rules=(8, 4, 190))}):
+        (outcome,) = upload([run], **options)
+        assert isinstance(outcome, Skipped)
+        assert "does not tell any more which release trained it" in outcome.reason
+    assert state == end_state(server)
 
 
 def test_a_task_that_a_person_imported_is_not_taken_for_a_twin(

@@ -16,7 +16,7 @@ from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
 from .errors import HoldsLess, ServerRefused, TaskOffLimits
-from .events import Plan, Points, Properties, RunState, Status, but_points
+from .events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
 from .payloads import Json
 
 CLOSED = ("failed", "closed")  # takes events, but is not started again
@@ -204,13 +204,15 @@ def require_no_less(plan: Plan, task: Json) -> None:
     died, or goes on. Told from it, a completed task would be stopped, and the whole copy, whose ledger says
     that all is told, would never mend it. Raises HoldsLess.
     """
-    told = _epochs_of((task.get("hyperparams") or {}).get(payloads.PROPERTIES))
+    properties = (task.get("hyperparams") or {}).get(payloads.PROPERTIES)
+    told = _epochs(_value(properties, "epochs"))
     if told is None or task["status"] == "created":  # by others, or reset
         return
     events = list(but_points(plan.reports))
     here = next((_epochs(event.values["epochs"]) for event in events if isinstance(event, Properties)), None)
     if here is None:  # of a live one it says only how many there are to be
         here = sum(isinstance(report.events, Points) for report in plan.reports)
+    release = next((e.values.get("release", "") for e in events if isinstance(e, Properties)), "")
     finished = Status(RunState.FINISHED) in events
     hint = "To report what is here by itself, make another task with --new."
     if here < told:
@@ -223,11 +225,17 @@ def require_no_less(plan: Plan, task: Json) -> None:
             f"does not show that the training finished, as ClearML knows, in {task['id']}",
             f"Nothing of it is lost there. {hint}",
         )
+    if release.endswith(GUESSED) and not (_value(properties, "release") or GUESSED).endswith(GUESSED):
+        # without its checkpoints: by another release's rules it would get curves beside those it has
+        raise HoldsLess(
+            f"does not tell any more which release trained it, as ClearML knows, in {task['id']}",
+            f"Nothing of it is lost there. {hint}",
+        )
 
 
-def _epochs_of(properties: object) -> int | None:
+def _value(properties: object, name: str) -> str | None:
     try:
-        return _epochs(properties["epochs"]["value"])  # type: ignore[index]
+        return str(properties[name]["value"])  # type: ignore[index]
     except (KeyError, TypeError):
         return None
 

@@ -211,6 +211,7 @@ class PlainLines:
             self.say(f"{run}: {mending(proof)}")
         for extra in proof.extra if self._verbose else ():
             self.say(f"{run}: only in ClearML: {printable(str(extra))}")
+        self._notes(run, outcome)
         self._missing(run, outcome.facts)
 
     def _notes(self, run: str, outcome: Delivered | UpToDate) -> None:

@@ -506,8 +506,8 @@ def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> tuple[Plan, tuple
     if kept == planned or wishes == Wishes(rules=wishes.rules):
         return kept, ()
     note = (
-        f"ClearML holds this run already, as {made.name!r} in {made.project!r}: --project, --name and --tags"
-        " are for a task that is made, as with --new."
+        f"ClearML holds this run already, as {made.name!r} in {made.project!r}, and it is left there:"
+        " --project, --name and --tags are for a task that is made; --new makes one."
     )
     return kept, (note,)
 

@@ -204,6 +204,7 @@ def but_points(reports: Iterable[Report]) -> Iterator[Event]:
             yield from report.events
 
 
+GUESSED = " (guessed)"  # at the end of the property "release" where no checkpoint names one
 STATUS = "status"  # key of the report that comes last and closes the task
 FINAL = "final"  # key of the report whose values are the nearest known to those of the last validation
 

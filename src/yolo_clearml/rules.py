@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from .eras import YOLOV5, Era, PlotRule, Release, era_of
 from .events import (
     FINAL,
+    GUESSED,
     STATUS,
     DrawnPlot,
     Event,
@@ -254,7 +255,7 @@ def _properties(run: Run) -> Properties:
     values = {
         "trained_from": _iso(run.times.began),
         "run_directory": _save_dir(run),
-        "release": ".".join(map(str, run.release)) + ("" if run.release_known else " (guessed)"),
+        "release": ".".join(map(str, run.release)) + ("" if run.release_known else GUESSED),
     }
     # the same names in every state: a run that is resumed writes over what was said when it had stopped
     live, asked = run.state is RunState.LIVE, run.args.get("epochs", "unknown")
@@ -444,9 +445,8 @@ def _output_model(run: Run, era: Era, name: str, iterations: _Iterations, draft:
     if stamp is None or run.best is None:
         draft.missing.append("the output model (weights/best.pt)")
         why = [unfit for unfit in run.unfit if unfit.startswith("weights/best.pt:")]
-        draft.notes += [
-            f"The output model is not sent, for there is something wrong with {it}." for it in why
-        ]
+        again = "Restore it as Ultralytics wrote it, then run the same command again."
+        draft.notes += [f"The output model is not sent ({it}). {again}" for it in why]
         return
     labels: dict[str, int] = {}
     for index, name_of_class in run.best.names.items():

@@ -207,7 +207,8 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     state = _state(own, checkpoints, csv_stamp, now < dead, plots_wanted(args, yolov5), [*half, *broken])
     if state is RunState.LIVE and not checkpoints and args.get("save", True) and not yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
-        return NotARun(path, "has no checkpoint yet", "It is looked at again next time.", dead)
+        what = "checkpoint that can be read" if broken else "checkpoint"
+        return NotARun(path, f"has no {what} yet", "It is looked at again next time.", dead)
     if state is RunState.LIVE:
         unfit = earlier_files  # what is half-written now will be whole next time
     else:

@@ -57,7 +57,7 @@ def chosen(
         standing
         for standing in standings
         if (_state(standing) in states if states else not isinstance(standing, Skipped))
-        and not (pending_only and not isinstance(standing, (Pending, Failed)))
+        and not (pending_only and not isinstance(standing, (Pending, Failed)) and not _is_unsure(standing))
     ]
     kept.sort(key=lambda standing: natural(standing.run))
     key: Callable[[Standing], Any] = {
@@ -135,7 +135,7 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
             write_line(sys.stdout, printable(address))
     if width is not None:
         write_line(sys.stderr, _summary(standings))
-    unsure = sum(isinstance(standing, UpToDate) and standing.unsure for standing in standings)
+    unsure = sum(map(_is_unsure, standings))
     if unsure:
         were = "was" if unsure == 1 else "were"
         text = f"{counted(unsure, 'run')} with a ? {were} sent under another configuration of ClearML"
@@ -188,8 +188,14 @@ def sparkline(values: Sequence[float]) -> str:
 
 def _summary(standings: Sequence[Standing]) -> str:
     waiting = sum(isinstance(standing, (Pending, Failed)) for standing in standings)
-    what = f"{waiting} with something to send" if waiting else "with nothing to send"
+    nothing = "with nothing known to send" if any(map(_is_unsure, standings)) else "with nothing to send"
+    what = f"{waiting} with something to send" if waiting else nothing
     return f"{counted(len(standings), 'run')}, {what}."
+
+
+def _is_unsure(standing: Standing) -> bool:
+    """Tell whether only ClearML knows if there is something to send."""
+    return isinstance(standing, UpToDate) and standing.unsure
 
 
 def _state(standing: Standing) -> StateName:
