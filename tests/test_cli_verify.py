@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeRun
 from double import ClearMLDouble
-from test_cli import Run, run_cli, small
+from test_cli import Ended, Run, run_cli, small
 
 from yolo_clearml.ledger import FileLedgers
 
@@ -131,6 +131,30 @@ def test_a_proof_that_no_longer_holds_is_forgotten(run_cli: Run, server: ClearML
     assert 3 == run_cli("upload", "--verify", small).status
     assert 0 == run_cli("upload", "--force", "--verify", small).status
     assert "verified" in run_cli("status", small).out
+
+
+def test_a_proof_is_of_the_server_that_was_read(
+    run_cli: Run, server: ClearMLDouble, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another configuration may be of a backup: the task is read again before it is vouched for."""
+    run_cli("upload", "--verify", small)
+    monkeypatch.setenv("TRAINS_API_HOST", "http://elsewhere")  # is not used, but makes it another one
+    (task,) = server.tasks
+    server.forget_event(task, "training_stats_scalar", next(iter(server.scalars(task))))
+    assert Ended(0, "", "") == run_cli("upload", small)
+    assert "up to date" in run_cli("status", small).out
+    assert 3 == run_cli("upload", "--verify", small).status
+
+
+def test_a_proof_under_another_configuration_is_not_remembered(
+    run_cli: Run, server: ClearMLDouble, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read there says nothing of the server that the ledger is of."""
+    run_cli("upload", small)
+    with monkeypatch.context() as patch:
+        patch.setenv("TRAINS_API_HOST", "http://elsewhere")
+        assert 0 == run_cli("verify", small).status
+    assert FileLedgers().load(small).verified is None
 
 
 def test_a_proof_is_of_what_was_verified(run_cli: Run, server: ClearMLDouble, small: Path) -> None:

@@ -454,7 +454,8 @@ def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
     elif verdict.differences:
         known = replace(ledger, verified=None)
     else:
-        known = replace(ledger, verified=looked.settled if ledger.settled == looked.settled else None)
+        proven = ledger.settled == looked.settled and ledger.configured == work.server_hint
+        known = replace(ledger, verified=looked.settled if proven else None)
     if known != ledger:  # ours, then
         with contextlib.suppress(RunBusy), work.ledgers.hold(path) as held:
             if held.ledger == ledger:  # what was verified, not what another call has made of it meanwhile
@@ -550,7 +551,8 @@ def _deliver(
         if elsewhere:
             ledger, pending = Ledger(server=server, run=planned.key), planned.reports
             anew = work.new
-        ledger = replace(ledger, configured=work.server_hint)
+        if ledger.configured != work.server_hint:  # nobody has read anything back from here
+            ledger = replace(ledger, configured=work.server_hint, verified=None)
     if pending or alive:
         if anew:
             copy = os.urandom(4).hex()
@@ -591,7 +593,8 @@ def _deliver(
     if ledger.anew or asked or (settled is not None and ledger.settled != settled):
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
-        return UpToDate(path, so_far.facts, ledger.task, ledger.url, notes=so_far.notes)
+        notes = so_far.notes if settled is not None else ()  # or it would be said at every look
+        return UpToDate(path, so_far.facts, ledger.task, ledger.url, notes=notes)
     sent = (so_far.events, so_far.files, so_far.size)
-    notes = (*planned.notes, *so_far.notes)
-    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, notes)
+    told = (*planned.notes, *so_far.notes)
+    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, told)

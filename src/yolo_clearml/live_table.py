@@ -175,19 +175,18 @@ class LiveTable:
                 row.standing, row.url = _Standing.TOLD, outcome.url
                 if was_live or isinstance(outcome, Delivered):
                     row.ended = next(self._order)
-                if isinstance(outcome, Delivered):
-                    self._introduce(outcome)
+                self._introduce(outcome)
             case Failed():
                 row.standing = _Standing.WAITING if outcome.error.outage else _Standing.FAILED
                 row.waiting, row.url = outcome.pending, outcome.url or row.url
             case _:
                 assert_never(outcome)
 
-    def _introduce(self, outcome: Delivered) -> None:
-        """Say once where a run's task is, in a way that lets it be copied, and what was done differently."""
+    def _introduce(self, outcome: Delivered | UpToDate) -> None:
+        """Say once where a delivery went, in a way that lets it be copied, and what was done differently."""
         run = shown_path(outcome.run)
         once: list[tuple[str, str | None]] = [(f"{run}: {note}", None) for note in outcome.notes]
-        if outcome.url:
+        if outcome.url and isinstance(outcome, Delivered):
             once.append((f"{run} is in ClearML:", outcome.url))
         for text, address in once:
             if (outcome.run, address or text) not in self._told:

@@ -136,13 +136,11 @@ class WatchLines:
             case Delivered():
                 told = f"{run}: {how_far(outcome.facts)}: sent {sent_text(outcome)}"
                 self._result(f"{told}{self._address(outcome)}")
-                for note in outcome.notes:
-                    if (outcome.run, note) not in self._noted:
-                        self._noted.add((outcome.run, note))
-                        self.say(f"{run}: {printable(note)}")
+                self._notes(run, outcome)
             case UpToDate():
                 if self._verbose:
                     self._result(f"{run}: {how_far(outcome.facts)}: up to date{self._address(outcome)}")
+                self._notes(run, outcome)
             case Skipped():
                 if self._verbose:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
@@ -165,6 +163,12 @@ class WatchLines:
     def _result(self, line: str) -> None:
         if not self._quiet:
             write_line(sys.stdout, line)
+
+    def _notes(self, run: str, outcome: Delivered | UpToDate) -> None:
+        for note in outcome.notes:
+            if (outcome.run, note) not in self._noted:
+                self._noted.add((outcome.run, note))
+                self.say(f"{run}: {printable(note)}")
 
     def _address(self, outcome: Delivered | UpToDate) -> str:
         """Give the task's address, once; that of another, where it was deleted or the run trained anew."""
