@@ -209,10 +209,10 @@ def require_no_less(plan: Plan, task: Json) -> None:
     if told is None or task["status"] == "created":  # by others, or reset
         return
     events = list(but_points(plan.reports))
-    here = next((_epochs(event.values["epochs"]) for event in events if isinstance(event, Properties)), None)
+    stated = next((event.values for event in events if isinstance(event, Properties)), {})
+    here = _epochs(stated.get("epochs"))
     if here is None:  # of a live one it says only how many there are to be
         here = sum(isinstance(report.events, Points) for report in plan.reports)
-    release = next((e.values.get("release", "") for e in events if isinstance(e, Properties)), "")
     finished = Status(RunState.FINISHED) in events
     hint = "To report what is here by itself, make another task with --new."
     if here < told:
@@ -225,7 +225,8 @@ def require_no_less(plan: Plan, task: Json) -> None:
             f"does not show that the training finished, as ClearML knows, in {task['id']}",
             f"Nothing of it is lost there. {hint}",
         )
-    if release.endswith(GUESSED) and not (_value(properties, "release") or GUESSED).endswith(GUESSED):
+    known = _value(properties, "release") or GUESSED
+    if stated.get("release", "").endswith(GUESSED) and not known.endswith(GUESSED):
         # without its checkpoints: by another release's rules it would get curves beside those it has
         raise HoldsLess(
             f"does not tell any more which release trained it, as ClearML knows, in {task['id']}",
