@@ -180,6 +180,7 @@ class State:
             "container": {},
             "last_iteration": 0,
             "last_metrics": {},
+            "last_changed_by": USER,
         }
         self._set_task_fields(task, body)
         if not task["name"]:
