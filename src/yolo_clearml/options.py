@@ -295,7 +295,7 @@ class _Grouped:
         for parameter in parameters:
             if getattr(parameter, "is_flag", False) and parameter.metavar is None:
                 parameter.metavar = ""
-            if grouped and parameter.name == "help":
+            if grouped and "--help" in parameter.opts:
                 parameter.rich_help_panel = _OUTPUT
         groups = {group: place for place, group in enumerate((_WHICH, _WHERE, _WHAT, _HOW, _OUTPUT))}
         return sorted(parameters, key=lambda parameter: groups.get(_group(parameter), -1))
