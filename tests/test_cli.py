@@ -287,6 +287,9 @@ def test_a_dry_run_as_json_is_stable(run_cli: Run, server: ClearMLDouble, make_r
     assert ("Ultralytics", "train", ["Ultralytics"]) == tuple(second[k] for k in ("project", "name", "tags"))
     scalars = [e for r in second["reports"] for e in r["events"] if e["event"] == "Scalar"]
     assert ["title", "series", "value", "iteration", "at"] == list(scalars[0])[1:]
+    told = ("outcome", "state", "epochs", "events", "files", "task_id", "hint")
+    assert ("pending", "finished", 5, 89, 14, None, None) == tuple(second[key] for key in told)
+    assert 0 < second["bytes"]
     assert [] == server.requests
 
 
@@ -702,10 +705,23 @@ def test_help_documents_every_option(run_cli: Run, asked: str) -> None:
     assert (0, "") == (ended.status, ended.err)
     assert [] == [name for name in OPTIONS if not re.search(rf"{name}\b", ended.out)]
     assert [] == [name for name, option in options_of(upload_command()).items() if not option.help]
-    assert ["--help"] == re.findall(r"(--[\w-]+).*<bool>", ended.out)  # which is typer's own
     assert 80 >= max(map(len, ended.out.splitlines()))
     assert "\x1b" not in ended.out
     assert "YOLO_CLEARML_" in ended.out
+
+
+@pytest.mark.parametrize("command", ["upload", "watch", "status", "verify"])
+def test_help_is_in_groups_and_ends_with_an_example(run_cli: Run, command: str) -> None:
+    """No type of Python's, every option in a group, what excludes what, a command to copy."""
+    help_text = run_cli(command, "--help").out
+    assert [] == re.findall(r"<\w+.*?>", help_text)
+    groups = re.findall(r"^╭─ (.*?) ─", help_text, re.M)
+    order = ["Which runs", "Where it goes", "What is sent", "How it runs", "Output"]
+    assert [group for group in order if group in groups] == groups
+    assert {"Which runs", "What is sent", "Output"} <= set(groups)
+    assert f"Example: yolo-clearml {command} " in help_text
+    told = " ".join(help_text.replace("│", " ").split())
+    assert command != "upload" or "Not with --offline, --verify or --task-id." in told
 
 
 def test_the_program_explains_itself(run_cli: Run) -> None:

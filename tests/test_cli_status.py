@@ -351,4 +351,4 @@ def test_a_shell_completes_commands_options_and_values() -> None:
 def test_other_shells_complete_as_well() -> None:
     """With the help of an option beside it."""
     assert '"--sort"' in completed("status --so", "zsh")
-    assert "What the lines are sorted by" in completed("status --so", "zsh")
+    assert "Sort the lines by" in completed("status --so", "zsh")

@@ -86,7 +86,7 @@ def understood(run: Path) -> None:
     assert repr(facts) == repr(Facts.restored(json.loads(json.dumps(facts.stored()))))
     delivered = Delivered(run, facts, "", None, 0, 0, 0, planned.notes)
     assert all(line.isprintable() for line in plan_lines(delivered, planned, planned.reports))
-    json.dumps(plan_json(run, planned, planned.reports), allow_nan=False)
+    json.dumps(plan_json(planned, planned.reports), allow_nan=False)
     shown(Pending(run, facts, None, None, 1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -119,6 +120,20 @@ def test_the_table_is_aligned_and_tells_each_case(capsys: pytest.CaptureFixture[
         "train1   finished  7/10             ▁▄█  not there yet",
         f"a        stopped   3/10    nan      ▁▄█  to be completed                           {URL}",
     ] == got
+
+
+@pytest.mark.parametrize("width", [60, 80, 126])
+def test_a_long_reason_is_folded(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one run; the lines of all keep within the terminal, and the names of the others whole."""
+    reason = "args.yaml cannot be read: " + "Permission denied, " * 12 + "and so on."
+    bad = Failed(Path("r/bad"), Facts(), RunUnreadable(reason, "Restore it."))
+    shown = [
+        re.sub("\x1b\\]8;;.*?\x1b\\\\", "", line) for line in table(capsys, LIVE, bad, DONE, width=width)
+    ]
+    assert width >= max(map(len, shown))
+    assert "train10" in " ".join(shown) and "train2" in " ".join(shown)
+    text = " ".join(" ".join(shown).split())
+    assert all(word in text for word in ("Permission denied,", "and so on."))
 
 
 def test_a_terminal_shows_links_and_stays_within_its_width(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -28,10 +28,12 @@ from .interruption import Interruption
 from .library import Options, require
 from .options import (
     AsJson,
+    ChangesAsJson,
     Command,
     DryRun,
     Exclude,
     Force,
+    Group,
     Include,
     Jobs,
     MetricsFile,
@@ -45,6 +47,7 @@ from .options import (
     Poll,
     Project,
     Quiet,
+    Retry,
     Roots,
     Rules,
     Sort,
@@ -67,10 +70,16 @@ if TYPE_CHECKING:
 
 _READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
 
-_EPILOG = (
+_VARIABLES = (
     "Every option of a command has an environment variable: YOLO_CLEARML_ and its name, as in"
     " YOLO_CLEARML_DRY_RUN=1. ClearML itself is configured as ever: clearml.conf, CLEARML_*."
 )
+
+
+def _ending(*examples: str) -> str:
+    """End a help with examples, a line each, and with what is true of every command."""
+    return "\n\n".join((*(f"Example: {example}" for example in examples), _VARIABLES))
+
 
 app = typer.Typer(
     name="yolo-clearml",
@@ -78,7 +87,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    epilog=_EPILOG,
+    epilog=_ending("yolo-clearml upload runs/train/exp"),
+    cls=Group,
 )
 
 
@@ -97,7 +107,14 @@ def _main(
     """Replay YOLO training runs into ClearML as if Ultralytics' callback had been on."""
 
 
-@app.command(epilog=_EPILOG, cls=Command)
+@app.command(
+    epilog=_ending(
+        "yolo-clearml upload runs/",
+        "yolo-clearml upload runs/train/exp --project Defects --name baseline",
+        "yolo-clearml upload runs/ --offline sessions",
+    ),
+    cls=Command,
+)
 def upload(
     paths: Paths,
     project: Project = None,
@@ -121,27 +138,15 @@ def upload(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Report each run to ClearML once; run it again at any time, it sends what is new."""
+    """Report each run to ClearML once; run it again at any time, it sends what is new.
+
+    PATH is a run directory (save_dir), or a folder that is searched for them.
+    """
     with _command(quiet, verbose) as interruption:
         require(not (dry_run and offline), "--dry-run and --offline cannot be had together.")
         require(not (dry_run and verify), "--dry-run and --verify cannot be had together.")
         require(not (dry_run and task_id), "--dry-run and --task-id cannot be had together.")
-        options = Options(
-            project=project,
-            name=name,
-            tags=tuple(tags) if tags else None,
-            output_uri=output_uri,
-            rules=rules,
-            offline=offline,
-            force=force,
-            new=new,
-            task_id=task_id,
-            verify=verify,
-            jobs=jobs,
-            stale_after=stale_after,
-            timeout=timeout,
-        )
-        choice = Choice(tuple(include or ()), tuple(exclude or ()))
+        options, choice = _asked(locals())
         alone = "--name" if name is not None else "--task-id" if task_id is not None else None
         found = _found(paths, choice, alone, interruption.stop)
         recording = RecordingSink() if dry_run else None
@@ -161,7 +166,10 @@ def upload(
 _IMPORT = "Where there is a server, clearml's Task.import_offline_session imports each zip in {}."
 
 
-@app.command(epilog=_EPILOG, cls=WithPoll)
+@app.command(
+    epilog=_ending("yolo-clearml watch runs/", "yolo-clearml watch /mnt/nfs/runs --poll 10 --once"),
+    cls=WithPoll,
+)
 def watch(
     roots: Roots,
     project: Project = None,
@@ -175,26 +183,20 @@ def watch(
     stale_after: StaleAfter = None,
     poll: Poll = None,
     once: Once = False,
-    timeout: Timeout = 30.0,
-    as_json: AsJson = False,
+    timeout: Retry = 30.0,
+    as_json: ChangesAsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Report runs as they appear and grow, until stopped; what was missed meanwhile comes first."""
+    """Report runs as they appear and grow, until stopped; what was missed meanwhile comes first.
+
+    ROOT is a folder below which runs are followed, or a run directory.
+    """
     from .news import Watching
 
     with _command(quiet, verbose) as interruption:
-        options = Options(
-            project=project,
-            tags=tuple(tags) if tags else None,
-            output_uri=output_uri,
-            rules=rules,
-            jobs=jobs,
-            stale_after=stale_after,
-            timeout=timeout,
-        )
+        options, choice = _asked(locals())
         console = Watching(as_json, quiet, verbose)
-        choice = Choice(tuple(include or ()), tuple(exclude or ()))
         outcomes = library.watch(
             roots, options, interruption.stop, poll=poll, once=once, choice=choice, say=console.say
         )
@@ -203,7 +205,7 @@ def watch(
         _end(shown, interruption)
 
 
-@app.command(epilog=_EPILOG, cls=Command)
+@app.command(epilog=_ending("yolo-clearml status runs/ --sort fitness --pending"), cls=Command)
 def status(
     paths: Paths,
     sort: Sort = SortKey.PATH,
@@ -217,12 +219,15 @@ def status(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say of each run what is on disk and what ClearML has, a line each; no network."""
+    """Say of each run what is on disk and what ClearML has, a line each; no network.
+
+    PATH is a run directory (save_dir), or a folder that is searched for them.
+    """
     with _command(quiet, verbose) as interruption:
-        choice = Choice(tuple(include or ()), tuple(exclude or ()))
+        options, choice = _asked(locals())
         found = _found(paths, choice, None, interruption.stop)
         states = state or (list(StateName) if verbose and not pending else ())
-        everything = list(library.status(found, Options(rules=rules, stale_after=stale_after)))
+        everything = list(library.status(found, options))
         standings = chosen(everything, states, pending, sort)
         failed = [standing for standing in standings if isinstance(standing, Failed)]
         if as_json:
@@ -240,7 +245,7 @@ def status(
         _end(_Shown({failure.run: failure for failure in failed}), interruption)
 
 
-@app.command("verify", epilog=_EPILOG, cls=Command)
+@app.command("verify", epilog=_ending("yolo-clearml verify runs/train/exp"), cls=Command)
 def verify_runs(
     paths: Paths,
     rules: Rules = None,
@@ -253,15 +258,25 @@ def verify_runs(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read everything back from ClearML and compare it with the disk: every value, every byte."""
+    """Read everything back from ClearML and compare it with the disk: every value, every byte.
+
+    PATH is a run directory (save_dir), or a folder that is searched for them.
+    """
     with _command(quiet, verbose) as interruption:
-        options = Options(rules=rules, jobs=jobs, stale_after=stale_after, timeout=timeout)
-        choice = Choice(tuple(include or ()), tuple(exclude or ()))
+        options, choice = _asked(locals())
         found = _found(paths, choice, None, interruption.stop)
         console = choose(as_json, quiet, verbose, len(found), "verified", "", frozenset(paths))
         with console:
             shown = _show(console, library.verify(found, options, interruption.stop), interruption, None)
         _end(shown, interruption)
+
+
+def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
+    """Collect what a command was asked: an argument that has the name of a field is that option."""
+    given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
+    given |= {"tags": tuple(given.get("tags") or ()) or None}
+    include, exclude = arguments["include"] or (), arguments["exclude"] or ()
+    return Options(**given), Choice(tuple(include), tuple(exclude))
 
 
 @contextlib.contextmanager

@@ -257,7 +257,10 @@ class Plans:
         if self._quiet:
             return
         if self._as_json:
-            write_line(sys.stdout, json.dumps(plan_json(outcome.run, plan, reports)))
+            # nothing was delivered: as `status` says it, with the plan beside what every line has
+            planned = {**(json_line(outcome) or {}), "outcome": "pending", **plan_json(plan, reports)}
+            planned["task_id"] = outcome.task_id or None
+            write_line(sys.stdout, json.dumps(planned))
         else:
             for line in plan_lines(outcome, plan, reports):
                 write_line(sys.stdout, line)

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
 POLL_EVERY = 5.0  # seconds
 
+_WHICH = "Which runs"  # the groups that the help is in
+_WHERE = "Where it goes"
+_WHAT = "What is sent"
+_HOW = "How it runs"
+_OUTPUT = "Output"
 
-def _option(*names: str, **how: Any) -> Any:
+
+def _option(group: str, *names: str, **how: Any) -> Any:
     """Declare an option, with the environment variable every option has; the last name is the long one."""
     variable = "YOLO_CLEARML_" + names[-1].removeprefix("--").replace("-", "_").upper()
-    return typer.Option(*names, envvar=variable, show_envvar=False, **how)
+    # the help texts say what the default is: Typer would write "None" for most
+    plain = partial(typer.Option, show_envvar=False, show_default=False, rich_help_panel=group)
+    return plain(*names, envvar=variable, **how)
 
 
-def _flag(*names: str, help: str) -> Any:  # noqa: A002  typer's word
+def _flag(group: str, *names: str, help: str) -> Any:  # noqa: A002  typer's word
     """Declare an option without a value; the help says nothing of one."""
-    return _option(*names, metavar="", help=help)
+    return _option(group, *names, metavar="", help=help)
 
 
 def _choices(of: type[Enum]) -> str:
@@ -39,125 +48,268 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
-Paths = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="PATH",
-        parser=_place,
-        help="Run directories (save_dir), or folders that are searched for them.",
+def _path(metavar: str) -> Any:
+    """Declare the paths of a command, which its own text explains: Typer would name their Python type."""
+    return typer.Argument(metavar=metavar, parser=_place, hidden=True)
+
+
+Paths = Annotated[list[Path], _path("PATH")]
+Roots = Annotated[list[Path], _path("ROOT")]
+
+# -- which runs ---------------------------------------------------------------------------------------
+
+Include = Annotated[
+    list[str] | None,
+    _option(
+        _WHICH,
+        "--include",
+        metavar="GLOB",
+        help="Only runs whose path below PATH fits a pattern as in .gitignore; repeat for more."
+        " Default: every run.",
     ),
 ]
-Roots = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="ROOT",
-        parser=_place,
-        help="Folders below which runs are followed, or run directories.",
+Exclude = Annotated[
+    list[str] | None,
+    _option(
+        _WHICH,
+        "--exclude",
+        metavar="GLOB",
+        help="No runs whose path below PATH fits a pattern as in .gitignore; repeat for more."
+        " Default: none is left out.",
     ),
 ]
+StaleAfter = Annotated[
+    float | None,
+    _option(
+        _WHICH,
+        "--stale-after",
+        metavar="SECONDS",
+        min=1.0,
+        help="An unfinished run that nothing has written to for so long has died."
+        " Default: 1800, or three of its longest epochs.",
+    ),
+]
+States = Annotated[
+    list[StateName] | None,
+    _option(
+        _WHICH,
+        "--state",
+        metavar="STATE",
+        help=f"Only runs that are {_choices(StateName)}; repeat for more. Default: all but skipped ones.",
+    ),
+]
+PendingOnly = Annotated[
+    bool,
+    _flag(
+        _WHICH,
+        "--pending",
+        help="Only runs with something to send, and those of which only the server knows (?).",
+    ),
+]
+
+# -- where it goes ------------------------------------------------------------------------------------
+
 Project = Annotated[
     str | None,
-    _option("-p", "--project", metavar="NAME", help="ClearML project; default: the run's own."),
+    _option(
+        _WHERE,
+        "-p",
+        "--project",
+        metavar="NAME",
+        help="ClearML project of a task that is made. Default: the run's own, else that of its release's"
+        " callback.",
+    ),
 ]
 Name = Annotated[
     str | None,
-    _option("-n", "--name", metavar="NAME", help="Task name, of one run; default: the run's own."),
+    _option(
+        _WHERE,
+        "-n",
+        "--name",
+        metavar="NAME",
+        help="Name of a task that is made; for one run. Default: the run's own.",
+    ),
 ]
 Tags = Annotated[
     list[str] | None,
     _option(
+        _WHERE,
         "--tags",
         metavar="TAG",
-        help="Tag instead of the release's own; repeat for more (in the variable: with blanks between).",
+        help="Tag of a task that is made; repeat for more (in the variable: with blanks between)."
+        " Default: that of the release's callback.",
+    ),
+]
+TaskId = Annotated[
+    str | None,
+    _option(
+        _WHERE,
+        "--task-id",
+        metavar="ID",
+        help="Report into this task, whoever made it, and add only what it lacks; for one run."
+        " Not with --new, --offline or --dry-run.",
+    ),
+]
+New = Annotated[
+    bool,
+    _flag(
+        _WHERE,
+        "--new",
+        help="Make a new task, also where ClearML holds this run. Not with --force or --task-id.",
     ),
 ]
 OutputUri = Annotated[
     str | None,
-    _option("--output-uri", metavar="URI", help="Where the model goes; default: as ClearML decides."),
-]
-Rules = Annotated[
-    str | None,
     _option(
-        "--rules",
-        metavar="RELEASE",
-        help="Report as this Ultralytics release did; default: the one that trained the run.",
+        _WHERE,
+        "--output-uri",
+        metavar="URI",
+        help="Where the model goes. Default: as ClearML decides (project, clearml.conf, file server).",
     ),
 ]
 Offline = Annotated[
     Path | None,
     _option(
+        _WHERE,
         "--offline",
         metavar="DIR",
         file_okay=False,
-        help="Write ClearML offline sessions into DIR; no server is needed.",
+        help="Write ClearML offline sessions into DIR; no server is needed. Not with --verify, --dry-run or"
+        " --task-id.",
     ),
 ]
-DryRun = Annotated[bool, _flag("--dry-run", help="Print what would be sent; touch nothing.")]
-Force = Annotated[bool, _flag("--force", help="Send everything again, into the same task.")]
-New = Annotated[bool, _flag("--new", help="Make a new task, also where ClearML holds this run.")]
-TaskId = Annotated[
+
+# -- what is sent -------------------------------------------------------------------------------------
+
+Rules = Annotated[
     str | None,
-    _option("--task-id", metavar="ID", help="Report into this task, of one run; add only what it lacks."),
-]
-Jobs = Annotated[int, _option("-j", "--jobs", metavar="N", min=1, max=64, help="Runs at a time.")]
-StaleAfter = Annotated[
-    float | None,
     _option(
-        "--stale-after",
+        _WHAT,
+        "--rules",
+        metavar="RELEASE",
+        help="Report as the callback of this Ultralytics release did, such as 8.3.100. Default: the release"
+        " that trained the run.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    _flag(
+        _WHAT,
+        "--dry-run",
+        help="Print what would be sent; touch nothing. Not with --offline, --verify or --task-id.",
+    ),
+]
+Force = Annotated[
+    bool, _flag(_WHAT, "--force", help="Send everything again, into the same task. Not with --new.")
+]
+Verify = Annotated[
+    bool,
+    _flag(
+        _WHAT,
+        "--verify",
+        help="Read everything back when done, as 'yolo-clearml verify' does."
+        " Not with --offline or --dry-run.",
+    ),
+]
+
+# -- how it runs --------------------------------------------------------------------------------------
+
+Jobs = Annotated[
+    int,
+    _option(
+        *(_HOW, "-j", "--jobs"),
+        metavar="N",
+        min=1,
+        max=64,
+        help="Runs at a time. Default: 4.",
+    ),
+]
+Timeout = Annotated[
+    float,
+    _option(
+        _HOW,
+        "--timeout",
         metavar="SECONDS",
         min=1.0,
-        help="An unfinished run that nothing has written to for so long has died;"
-        " default: 1800, or three of its longest epochs.",
+        help="Give up on an unreachable server after so long. Default: 30.",
+    ),
+]
+Retry = Annotated[
+    float,
+    _option(
+        _HOW,
+        "--timeout",
+        metavar="SECONDS",
+        min=1.0,
+        help="Take a server for unreachable after so long, and then ask again and again. Default: 30.",
     ),
 ]
 Poll = Annotated[
     float | None,
     _option(
+        _HOW,
         _POLL,
         metavar="[SECONDS]",
         min=1.0,
-        help="Look by polling, for network mounts where changes are not announced;"
-        f" default: every {POLL_EVERY:.0f} seconds.",
+        help="Look by polling, for network mounts where changes are not announced; without a number every"
+        f" {POLL_EVERY:.0f} seconds. Default: changes are announced by the system.",
     ),
 ]
-Once = Annotated[bool, _flag("--once", help="Stop when every run seen has ended and is delivered.")]
-Verify = Annotated[bool, _flag("--verify", help="Read everything back when done, as verify does.")]
-MetricsFile = Annotated[
-    Path | None,
-    _option("--metrics", metavar="FILE", help="Write counts for Prometheus' textfile collector."),
-]
-Include = Annotated[
-    list[str] | None,
-    _option("--include", metavar="GLOB", help="Only runs whose path below PATH fits, as in .gitignore."),
-]
-Exclude = Annotated[
-    list[str] | None,
-    _option("--exclude", metavar="GLOB", help="No runs whose path below PATH fits, as in .gitignore."),
-]
+Once = Annotated[bool, _flag(_HOW, "--once", help="Stop when every run seen has ended and is delivered.")]
+
+# -- output -------------------------------------------------------------------------------------------
+
 Sort = Annotated[
     SortKey,
-    _option("--sort", metavar="KEY", help=f"What the lines are sorted by: {_choices(SortKey)}."),
-]
-States = Annotated[
-    list[StateName] | None,
-    _option("--state", metavar="STATE", help=f"Only runs that are {_choices(StateName)}; repeat for more."),
-]
-PendingOnly = Annotated[bool, _flag("--pending", help="Only runs with something to send.")]
-Timeout = Annotated[
-    float,
     _option(
-        "--timeout",
-        metavar="SECONDS",
-        min=1.0,
-        help="Give up on an unreachable server after so long.",
+        _OUTPUT,
+        "--sort",
+        metavar="KEY",
+        help=f"Sort the lines by {_choices(SortKey)}. Default: {SortKey.PATH.value}.",
     ),
 ]
-AsJson = Annotated[bool, _flag("--json", help="One JSON object per run on stdout; of a watch, per change.")]
-Quiet = Annotated[bool, _flag("-q", "--quiet", help="Errors only.")]
-Verbose = Annotated[bool, _flag("-v", "--verbose", help="Also what is skipped and missing.")]
+MetricsFile = Annotated[
+    Path | None,
+    _option(
+        _OUTPUT,
+        "--metrics",
+        metavar="FILE",
+        help="Write counts for Prometheus' textfile collector; FILE must end in .prom to be read.",
+    ),
+]
+AsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per run on stdout.")]
+ChangesAsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per change on stdout.")]
+Quiet = Annotated[bool, _flag(_OUTPUT, "-q", "--quiet", help="Errors only.")]
+Verbose = Annotated[
+    bool, _flag(_OUTPUT, "-v", "--verbose", help="Also what is skipped, and what is not on disk.")
+]
 
 
-class Command(TyperCommand):
+class _Grouped:
+    """Of a command: its options in groups; flags that Typer itself adds show no type, as ours do not."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Give the options and arguments, in the order of the help."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        grouped = any(getattr(parameter, "rich_help_panel", None) for parameter in parameters)
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                parameter.metavar = ""
+            if grouped and "--help" in parameter.opts:
+                parameter.rich_help_panel = _OUTPUT
+        groups = {group: place for place, group in enumerate((_WHICH, _WHERE, _WHAT, _HOW, _OUTPUT))}
+        return sorted(parameters, key=lambda parameter: groups.get(_group(parameter), -1))
+
+
+def _group(parameter: Any) -> str:
+    return str(getattr(parameter, "rich_help_panel", ""))
+
+
+class Group(_Grouped, TyperGroup):
+    """The program itself."""
+
+
+class Command(_Grouped, TyperCommand):
     """A command whose errors name the variable that a wrong value came from."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from typing_extensions import assert_never
@@ -75,10 +74,9 @@ def _event_lines(event: Event) -> Iterator[str]:
             assert_never(event)
 
 
-def plan_json(run: Path, plan: Plan, pending: Sequence[Report]) -> dict[str, Any]:
+def plan_json(plan: Plan, pending: Sequence[Report]) -> dict[str, Any]:
     """Give a plan as JSON can hold it: the same events, times included, in the order of sending."""
     return {
-        "run": str(run),
         "key": plan.key,
         "project": plan.project,
         "name": plan.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = ".:-=+*%#"  # where the output's encoding has no others
 _GAP = "  "
 _NARROWEST = 12  # characters of a run's name on a narrow terminal
+_REASON = 24  # characters of the last column there: what is longer, as the reason of a failure, is folded
 _TITLES = ("run", "state", "epochs", "fitness", "", "ClearML")
 
 
@@ -117,20 +119,22 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
     rows = [_cells(standing, folder) for standing in standings]
     widths = [max(map(len, column)) for column in zip(_TITLES, *rows, strict=True)]
     if width is not None:
-        rest = sum(widths[1:]) + len(_GAP) * (len(widths) - 1)
-        widths[0] = max(min(widths[0], width - rest), min(widths[0], _NARROWEST))
+        _narrow(widths, width)
     if folder:
         write_line(sys.stdout, f"Below {folder}:")
     write_line(sys.stdout, _line(_TITLES, widths))
     for standing, cells in zip(standings, rows, strict=True):
         address = None if isinstance(standing, Skipped) else standing.url
-        line = _line((_short(cells[0], widths[0]), *cells[1:]), widths)
+        told, *folded = textwrap.wrap(cells[-1], widths[-1]) or [""]
+        line = _line((_short(cells[0], widths[0]), *cells[1:-1], told), widths)
         if address is not None and width is not None:
             name = line[: widths[0]]
             line = f"\x1b]8;;{printable(address)}\x1b\\{name}\x1b]8;;\x1b\\{line[widths[0] :]}"
         elif address is not None:
             line = f"{line.ljust(sum(widths) + len(_GAP) * (len(widths) - 1))}{_GAP}{printable(address)}"
         write_line(sys.stdout, line)
+        for more in folded:
+            write_line(sys.stdout, _line((*("" for _ in widths[1:]), more), widths))
         if address is not None and width is not None and addresses:
             write_line(sys.stdout, printable(address))
     if width is not None:
@@ -140,6 +144,14 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
         were = "was" if unsure == 1 else "were"
         text = f"{counted(unsure, 'run')} with a ? {were} sent under another configuration of ClearML"
         write_line(sys.stderr, f"{text}; 'yolo-clearml upload' asks this server what it has.")
+
+
+def _narrow(widths: list[int], width: int) -> None:
+    """Make the first and the last column fit into lines of ``width`` characters, the last by folding it."""
+    between = sum(widths[1:-1]) + len(_GAP) * (len(widths) - 1)
+    last = max(width - between - widths[0], min(widths[-1], _REASON))
+    widths[0] = max(min(widths[0], width - between - last), min(widths[0], _NARROWEST))
+    widths[-1] = max(1, min(widths[-1], width - between - widths[0]))
 
 
 def _line(cells: Iterable[str], widths: Sequence[int]) -> str:
