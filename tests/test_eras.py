@@ -10,7 +10,7 @@ import pytest
 from releases import known, order
 
 from yolo_clearml.eras import ERAS, YOLOV5, Era, era_of, eras_between, likeliest_era
-from yolo_clearml.release import Release, Releases, parse_release, published_between
+from yolo_clearml.release import Release, Releases, known_release, parse_release, published_between
 
 FACTS = known()["facts"]
 PUBLISHED = published_between((8, 0, 100), (8, 4, 190))
@@ -197,7 +197,8 @@ def test_the_eras_of_an_interval_are_in_order() -> None:
         (maybe("8.3.119", "8.3.161", ("8.3.119", "8.3.195")), (8, 3, 9)),  # as it was before the curves
         (maybe("8.3.162", "8.3.195", ("8.3.119", "8.3.195")), (8, 3, 9)),
         (maybe("8.3.173", "8.3.195", ("8.3.119", "8.3.195")), (8, 3, 173)),  # it cannot stay
-        (maybe("8.3.119", "8.3.161", ("8.3.162", "8.3.195")), (8, 3, 9)),
+        (Releases((8, 0, 100), (8, 4, 190), ((8, 3, 180), (8, 3, 180)), contradictory=True), (8, 3, 173)),
+        (known_release((8, 3, 235)), (8, 3, 235)),
     ],
     ids=str,
 )

@@ -214,6 +214,10 @@ def test_a_resumed_run_may_have_been_begun_by_an_older_release() -> None:
     assert "8.4.37 to 8.4.76" == str(guess_releases(["time"], 1, both, ()))
     not_resumed = {**both, "resume": False}
     assert "unknown" == str(guess_releases(["time"], 1, not_resumed, ()))
+    # as args.yaml says it to 8.1.40
+    older = {**arguments(at("8.0.130")), **arguments(at("8.1.20")), "model": "/x/train/weights/last.pt"}
+    assert "8.0.235 to 8.1.32" == str(guess_releases([], 1, {**older, "save_dir": "/x/train"}, ()))
+    assert "unknown" == str(guess_releases([], 1, {**older, "save_dir": "/x/train2"}, ()))
     begun_before_time = {**both, "save_dir": "/x/train"}
     assert "8.4.37 to 8.4.76" == str(guess_releases(["train/loss"], 1, begun_before_time, ()))
 

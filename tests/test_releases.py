@@ -21,7 +21,7 @@ raise SystemExit("executed")
 
 
 def _log_debug_samples(files, title: str = "x") -> None:
-    """Say."""
+    """Say. {mark}"""
     task.get_logger().report_image(title=title, iteration=it)
 
 
@@ -44,7 +44,7 @@ def on_fit_epoch_end(trainer):
         task.get_logger().report_scalar(title, k, v, iteration=trainer.epoch)
 
 
-def on_train_end(trainer):
+def on_train_end(trainer{note}){returns}:
     for f in trainer.plots:
         if "batch" not in f.name:
             _log_plot(title=f.stem, plot_path=f)
@@ -85,7 +85,9 @@ def wheel(
     path = folder / f"ultralytics-{release}-py3-none-any.whl"
     info = f"ultralytics-{release}.dist-info"
     texts = {
-        f"{root}/utils/callbacks/clearml.py": CALLBACK.format(project=project, mark=mark),
+        f"{root}/utils/callbacks/clearml.py": CALLBACK.format(
+            project=project, mark=mark, note=": object" if mark else "", returns=" -> None" if mark else ""
+        ),
         f"{root}/engine/trainer.py": TRAINER.format(plus=plus),
         f"{root}/engine/validator.py": "raise SystemExit('executed')\nclass BaseValidator: ...\n",
         f"{root}/utils/metrics.py": METRICS,

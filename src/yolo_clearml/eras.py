@@ -154,15 +154,11 @@ def eras_between(first: Release, last: Release) -> Sequence[Era]:
 def likeliest_era(releases: Releases) -> Era:
     """Give the era of a known release, else that of most of the releases that a run may be of.
 
-    It is chosen by what is on disk from the first epoch on, and stays unless later pictures rule it out:
-    a run must not change its rules, and so the titles of its curves, while it is reported.
+    They are counted by what is on disk from the first epoch on, and later pictures only rule eras out: a run
+    must not change its rules, and so the titles of its curves, while it is reported.
     """
     if releases.known:
         return era_of(releases.first)
-    inside = published_between(*releases.early)
-    eras = eras_between(*releases.early)
-    early = max(eras, key=lambda era: (sum(era_of(release) is era for release in inside), era.since))
-    allowed = eras_between(releases.first, releases.last)
-    if early in allowed:
-        return early
-    return allowed[0] if early.since < allowed[0].since else allowed[-1]
+    early = [era_of(release).since for release in published_between(*releases.early)]
+    eras = eras_between(releases.first, releases.last)
+    return max(eras, key=lambda era: (early.count(era.since), era.since))

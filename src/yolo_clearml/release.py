@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -195,4 +196,4 @@ def _since(release: Release) -> int:
 
 def _until(release: Release) -> int:
     """Give the releases before ``release``."""
-    return (1 << sum(each < release for each in _published())) - 1
+    return (1 << bisect_left(_published(), release)) - 1
