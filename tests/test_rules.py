@@ -478,7 +478,7 @@ def test_columns_of_every_task_are_curves(tmp_path: Path, columns: str, series: 
 def test_iterations_are_zero_based_whatever_is_printed(
     tmp_path: Path, epochs: tuple[int, ...], iterations: list[int]
 ) -> None:
-    """Releases to 8.0.150 print the first epoch as 0, later ones as 1."""
+    """Releases to 8.0.161 print the first epoch as 0, later ones as 1."""
     path = training(tmp_path / "train")
     put(path / "results.csv", rows_of(*(f"{n},9,1,1,1,1" for n in epochs)), WROTE)
     assert iterations == sorted({e.iteration for e in events_of(planned(path), Scalar)})
@@ -567,7 +567,7 @@ def test_the_fitness_of_a_yolov5_run(make_run: MakeRun) -> None:
 
 
 def test_times_that_no_row_holds_are_a_lack(run: Run) -> None:
-    """Before 8.3.20: neither how long an epoch took nor when it ended."""
+    """Before 8.3.9: neither how long an epoch took nor when it ended."""
     got = plan(replace(run, times=replace(run.times, took={}, exact=False)), Wishes())
     assert "Epoch Time" not in {e.title for e in events_of(got, Scalar)}
     assert {"Epoch Time", "the time of each epoch (spread evenly over the training)"} <= set(got.missing)
@@ -1042,9 +1042,22 @@ def test_a_guess_is_noted_where_the_releases_did_not_all_report_this_run_alike(r
     )
     assert note in plan(run, Wishes()).notes
     assert () == plan(run, Wishes(rules=(8, 3, 235))).notes
-    run = replace(run, best=None, unfit=("labels.jpg: empty", "weights/best.pt: It is empty"))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "weights/best.pt: It is empty",
+        "weights/last.pt: It is cut short or still being written",
+        "weights/best.pt: a git-LFS pointer, not the file",
+        "weights: a link to /mnt/disk, not followed",
+    ],
+)
+def test_what_is_in_the_place_of_weights_is_said_where_the_release_is_not_known(run: Run, place: str) -> None:
+    """In the words of the scan, and nothing of other files."""
+    run = replace(run, best=None, unfit=("labels.jpg: empty", place), releases=maybe("8.3.0", "8.3.20"))
     (said,) = (note for note in plan(run, Wishes()).notes if "names the release" in note)
-    assert said.startswith("No checkpoint names the release (weights/best.pt: It is empty); it may be")
+    assert said.startswith(f"No checkpoint names the release ({place}); it may be 8.3.0 to 8.3.20")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def run_key(run: Run) -> str:
 
     It is made of what a move, a copy and a resume leave alone and a new training changes: the bytes of the
     first row, and the ``name`` and ``save_dir`` that the run states of itself. Where the rows hold no time
-    (before 8.3.20, YOLOv5), a repetition of a training that gives the very same first row in a place of the
+    (before 8.3.9, YOLOv5), a repetition of a training that gives the very same first row in a place of the
     same name is taken for the same training; ``--new`` tells them apart.
     """
     told = [run.first_row.decode("ascii"), str(run.args.get("name")), str(run.args.get("save_dir"))]
