@@ -2,15 +2,104 @@
 
 from __future__ import annotations
 
+import ast
+from bisect import bisect_right
 from fnmatch import fnmatchcase
 
 import pytest
+from releases import known, order
 
-from yolo_clearml.eras import ERAS, YOLOV5, Era, Release, era_of, guess_release, parse_release
+from yolo_clearml.eras import ERAS, YOLOV5, Era, era_of, eras_between, likeliest_era
+from yolo_clearml.release import Release, Releases, known_release, parse_release, published_between
+
+FACTS = known()["facts"]
+PUBLISHED = published_between((8, 0, 100), (8, 4, 190))
+# what changed that no row needs, and why
+NEEDS_NO_ROW = {
+    "train scalars": "older releases are reported by the reference rules",
+    "debug images": "a picture without a batch number is reported by every row",
+    "epoch": "results.csv shows it itself",
+    "csv": "the parser reads both",
+    "old results.csv": "results.csv shows it itself",
+    "resumed run": "read off args.yaml",
+    "save_dir": "read off args.yaml",
+    "curves of boxes": "the rows of plots name both",
+    "pictures of labels": "labels_correlogram.jpg was never reported",
+    "plots kept by the trainer": "what they lost is reported",
+    "plots kept by the validator": "what they lost is reported",
+    "source of the callback": "a person has looked",
+    "source of save_metrics": "a person has looked",
+    "source of final_eval": "a person has looked",
+}
 
 
-def plots(release: Release) -> set[str]:
-    return {rule.pattern for rule in era_of(release).plots}
+def fact(name: str, release: Release) -> str:
+    """What was read off the sources of a release, or of the last one before it that differs."""
+    told = FACTS[name]
+    since = sorted(map(order, told))
+    first = since[bisect_right(since, release) - 1]
+    return str(told[".".join(map(str, first))])
+
+
+def read_off(release: Release) -> dict[str, object]:
+    """The fields of an era, from what its sources say."""
+    project = fact("project", release)
+    stems = ("results", "confusion_matrix", "confusion_matrix_normalized")
+    curves = ("F1_curve", "PR_curve", "P_curve", "R_curve")
+    drawn = fact("plots", release) == "batch"
+    later = fact("final evaluation", release) == "after the last iteration"
+    top5_alone = "top1" not in fact("fitness of classes", release)
+    mine = "k.split('/')[0]" in fact("validation scalars", release)
+    return {
+        "project": "Ultralytics" if "'Ultralytics'" in project else "YOLOv8",
+        "project_stripped_of": "/" if ".lstrip('/')" in project else "",
+        "tag": ast.literal_eval(fact("tags", release))[0],
+        "extra_arguments": {"_ignore_remote_overrides_": True}
+        if "ignore_remote_overrides=True" in fact("arguments", release)
+        else {},
+        "titles": {} if mine else {"metrics": "val"},
+        "plots": {"labels.jpg", *(f"{each}.png" for each in (*stems, "*_curve"))}
+        if drawn
+        else {f"{each}.png" for each in (*stems, *curves)},
+        "fitness": tuple(ast.literal_eval(fact("fitness", release))[2:]),
+        "class_fitness": (0.0, 1.0) if top5_alone else (0.5, 0.5),
+        "final_evaluation": "after the last iteration" if later else "at the last iteration",
+    }
+
+
+@pytest.mark.parametrize("release", PUBLISHED, ids=lambda release: ".".join(map(str, release)))
+def test_every_release_is_reported_as_its_sources_say(release: Release) -> None:
+    """Each of the 724 published ones, so also the last before and the first with each change."""
+    era = era_of(release)
+    wanted = read_off(release)
+    after = str(wanted.pop("final_evaluation"))
+    assert era.final_evaluation.endswith(after)
+    assert wanted == {
+        "project": era.project,
+        "project_stripped_of": era.project_stripped_of,
+        "tag": era.tag,
+        "extra_arguments": dict(era.extra_arguments),
+        "titles": dict(era.titles),
+        "plots": {rule.pattern for rule in era.plots},
+        "fitness": era.fitness,
+        "class_fitness": era.class_fitness,
+    }
+
+
+def test_every_change_has_a_row_or_a_reason() -> None:
+    """A new kind of change that tests/releases.py finds is thought about, and each row is of one."""
+    changed = {name for name, told in FACTS.items() if len(told) > 1}
+    rows = {era.since for era in ERAS[1:]}
+    turns = {parse_release(r) for n in changed - set(NEEDS_NO_ROW) for r in list(FACTS[n])[1:]}
+    assert rows == turns - {(8, 0, 222)}  # validation scalars, whose rules older releases have as well
+    assert set() == set(NEEDS_NO_ROW) - changed
+
+
+def test_debug_images_and_the_output_model_never_changed() -> None:
+    """Which is why no row speaks of the model, nor of when and how mosaics are reported."""
+    assert {"mosaics", "output model", "final values", "picture of results"} == {
+        name for name, told in FACTS.items() if len(told) == 1
+    }
 
 
 def test_rows_are_in_the_order_of_releases() -> None:
@@ -61,37 +150,13 @@ def test_releases_are_read_or_refused(release: str, expected: Release | None) ->
     assert expected == parse_release(release)
 
 
-@pytest.mark.parametrize(
-    ("release", "project", "tag"),
-    [
-        ((8, 0, 100), "YOLOv8", "YOLOv8"),
-        ((8, 3, 0), "YOLOv8", "YOLOv8"),
-        ((8, 3, 20), "Ultralytics", "Ultralytics"),
-        ((8, 4, 190), "Ultralytics", "Ultralytics"),
-        ((9, 0, 0), "Ultralytics", "Ultralytics"),
-    ],
-)
-def test_project_and_tag_changed_after_8_3_0(release: Release, project: str, tag: str) -> None:
-    """YOLOv8 to 8.3.0, Ultralytics since 8.3.20."""
-    assert (project, tag) == (era_of(release).project, era_of(release).tag)
-
-
-@pytest.mark.parametrize(
-    ("release", "title"),
-    [((8, 0, 222), "val"), ((8, 3, 150), "val"), ((8, 3, 175), "metrics"), ((8, 4, 190), "metrics")],
-)
-def test_metrics_have_been_under_two_titles(release: Release, title: str) -> None:
-    """All validation scalars are titled ``val`` to 8.3.150, by their own prefix since 8.3.175."""
-    titles = era_of(release).titles
-    assert (title, "val", "train", "lr") == tuple(
-        titles.get(prefix, prefix) for prefix in ("metrics", "val", "train", "lr")
-    )
-
-
 def test_releases_before_the_reference_are_reported_by_its_rules() -> None:
     """What they reported live, the previous epoch's metrics as train, nobody wants back."""
     reference = era_of((8, 0, 222))
-    assert [reference] * 3 == [era_of(release) for release in ((8, 0, 0), (8, 0, 100), (8, 0, 220))]
+    assert [reference] * 3 == [era_of(release) for release in ((8, 0, 137), (8, 0, 200), (8, 0, 220))]
+    old = era_of((8, 0, 100))
+    assert (dict(reference.titles), reference.plots) == (dict(old.titles), old.plots)
+    assert old is era_of((8, 0, 0))
 
 
 @pytest.mark.parametrize("era", [*ERAS, YOLOV5], ids=str)
@@ -103,68 +168,40 @@ def test_no_picture_is_two_plots(era: Era) -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("release", [(8, 0, 222), (8, 1, 0), (8, 3, 225)])
-def test_seven_fixed_plots_to_8_3_225(release: Release) -> None:
-    """The old list names each plot, so those of masks and poses are not in it."""
-    stems = ("results", "confusion_matrix", "confusion_matrix_normalized")
-    curves = ("F1_curve", "PR_curve", "P_curve", "R_curve")
-    assert {f"{stem}.png" for stem in (*stems, *curves)} == plots(release)
-
-
-def test_every_drawn_plot_since_8_3_253() -> None:
-    """The first such release misses the raw confusion matrix."""
-    drawn = {"labels.jpg", "results.png", "*_curve.png", "confusion_matrix_normalized.png"}
-    assert drawn == plots((8, 3, 253))
-    assert drawn | {"confusion_matrix.png"} == plots((8, 3, 254)) == plots((8, 4, 190))
-
-
-@pytest.mark.parametrize(
-    ("release", "weights"),
-    [
-        ((8, 0, 100), (0.1, 0.9)),
-        ((8, 3, 150), (0.1, 0.9)),
-        ((8, 3, 200), (0.0, 1.0)),
-        ((8, 4, 190), (0.0, 1.0)),
-    ],
-)
-def test_fitness_lost_its_tenth_of_map50(release: Release, weights: tuple[float, float]) -> None:
-    """0.1 mAP50 + 0.9 mAP50-95 to 8.3.150, mAP50-95 alone since 8.3.200."""
-    assert weights == era_of(release).fitness
-
-
-@pytest.mark.parametrize(("release", "after"), [((8, 4, 50), False), ((8, 4, 75), True), ((8, 4, 190), True)])
-def test_the_final_evaluation_moved_behind_the_last_iteration(release: Release, after: bool) -> None:
-    """Its point, which is not on disk, was at the last iteration to 8.4.50 and is after it since 8.4.75."""
-    assert after == ("after the last iteration" in era_of(release).final_evaluation)
-
-
-@pytest.mark.parametrize(
-    ("release", "extra"), [((8, 4, 75), {}), ((8, 4, 190), {"_ignore_remote_overrides_": True})]
-)
-def test_8_4_190_has_an_argument_of_its_own(release: Release, extra: dict[str, object]) -> None:
-    """Its callback adds an argument that args.yaml does not hold."""
-    assert extra == dict(era_of(release).extra_arguments)
-
-
 def test_yolov5_is_an_era_apart() -> None:
     """Releases below 8 are YOLOv5's, which no row of Ultralytics' table is."""
     assert [YOLOV5, YOLOV5] == [era_of((7, 0, 14)), era_of((6, 2, 0))]
     assert YOLOV5 not in ERAS
 
 
+def maybe(first: str, last: str, early: tuple[str, str] | None = None) -> Releases:
+    ends = [parse_release(each) for each in (first, last, *(early or (first, last)))]
+    a, b, c, d = (each for each in ends if each is not None)
+    return Releases(a, b, (c, d))
+
+
+def test_the_eras_of_an_interval_are_in_order() -> None:
+    """From that of its first to that of its last."""
+    assert [(8, 3, 173), (8, 3, 198), (8, 3, 235)] == [
+        era.since for era in eras_between((8, 3, 180), (8, 4, 21))
+    ]
+    assert [(8, 4, 68)] == [era.since for era in eras_between((8, 4, 68), (8, 9, 0))]
+
+
 @pytest.mark.parametrize(
-    ("columns", "arguments", "release"),
+    ("releases", "since"),
     [
-        (["train/loss"], ["name"], (8, 3, 0)),
-        (["train/loss"], ["cls_remap"], (8, 3, 0)),  # the file's shape is the stronger sign
-        (["time", "train/loss"], ["name"], (8, 3, 20)),
-        (["time"], ["cutmix"], (8, 3, 175)),
-        (["time"], ["cutmix", "compile"], (8, 3, 254)),
-        (["time"], ["cutmix", "compile", "cls_remap"], (8, 4, 190)),
+        (maybe("8.4.37", "8.4.76"), (8, 4, 52)),  # 15, 16 and 9 of them
+        (maybe("8.3.196", "8.3.253"), (8, 3, 198)),  # 2, 37 and 19
+        (maybe("8.3.119", "8.3.195"), (8, 3, 9)),
+        (maybe("8.3.119", "8.3.161", ("8.3.119", "8.3.195")), (8, 3, 9)),  # as it was before the curves
+        (maybe("8.3.162", "8.3.195", ("8.3.119", "8.3.195")), (8, 3, 9)),
+        (maybe("8.3.173", "8.3.195", ("8.3.119", "8.3.195")), (8, 3, 173)),  # it cannot stay
+        (Releases((8, 0, 100), (8, 4, 190), ((8, 3, 180), (8, 3, 180)), contradictory=True), (8, 3, 173)),
+        (known_release((8, 3, 235)), (8, 3, 235)),
     ],
+    ids=str,
 )
-def test_without_a_checkpoint_the_release_is_guessed(
-    columns: list[str], arguments: list[str], release: Release
-) -> None:
-    """``time`` came with 8.3.20, and later arguments tell later eras."""
-    assert release == guess_release(columns, arguments)
+def test_most_of_the_releases_decide_the_rules(releases: Releases, since: Release) -> None:
+    """By what is on disk from the first epoch on, so that no curve changes its title half-way."""
+    assert since == likeliest_era(releases).since

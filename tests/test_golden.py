@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from conftest import GOLDEN, MakeRun, long_after
 
-from yolo_clearml.eras import parse_release
 from yolo_clearml.events import (
+    GUESSED,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -21,12 +21,14 @@ from yolo_clearml.events import (
     OutputModel,
     Plan,
     Plot,
+    Properties,
     RunState,
     Scalar,
     SingleValue,
     Status,
 )
 from yolo_clearml.finding import find_runs
+from yolo_clearml.release import parse_release
 from yolo_clearml.rules import Wishes, plan
 from yolo_clearml.scan import NotARun, Run, scan
 
@@ -113,7 +115,7 @@ def test_every_point_of_every_curve_is_there(make_run: MakeRun, name: str) -> No
         if iteration > last or (key in wanted and iteration == last and title != "train"):
             continue  # the final evaluation's extra point
         if title == "Epoch Time" and not run.times.took:
-            continue  # no time on disk before 8.3.20
+            continue  # no time on disk before 8.3.9
         wanted[key] = value  # of a NaN epoch that was repeated, the last pass
     got = {(e.title, e.series, e.iteration): e.value for e in events_of(replayed, Scalar)}
     assert set(wanted) == set(got)
@@ -250,12 +252,13 @@ def test_rules_of_another_release_can_be_asked_for(make_run: MakeRun) -> None:
 
 
 def test_a_run_without_a_checkpoint_is_reported_by_a_guess_that_is_named(make_run: MakeRun) -> None:
-    """The shape of results.csv and args.yaml tells the era; the plan says that it was guessed."""
+    """What else is there tells the era, and the property that it was guessed."""
     for name, project in (("v8.1.0-segment", "YOLOv8"), ("v8.4.190-detect", "Ultralytics")):
         path = make_run(name)
         for weights in (path / "weights").iterdir():
             weights.unlink()
         guessed = plan(_run(scan(path, long_after())), Wishes())
         assert project == guessed.project
-        assert any("--rules" in note for note in guessed.notes)
+        (told,) = events_of(guessed, Properties)
+        assert told.values["release"].endswith(GUESSED)
         assert "the output model (weights/best.pt)" in guessed.missing

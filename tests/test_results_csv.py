@@ -100,7 +100,7 @@ def test_padded_cells_read_as_plain_ones() -> None:
 
 
 def test_six_digits_are_read_as_printed() -> None:
-    """Releases from 8.3.20 on print ``%.6g`` without padding, with the time beside the epoch."""
+    """Releases from 8.3.9 on print ``%.6g`` without padding, with the time beside the epoch."""
     table = parse(b"epoch,time,lr/pg0\n1,0.391009,0.000297232\n12,1.2e+06,9.9e-07\n")
     assert ("time", "lr/pg0") == table.columns
     assert [(1, (0.391009, 0.000297232)), (12, (1200000.0, 9.9e-07))] == [

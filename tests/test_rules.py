@@ -18,6 +18,7 @@ import pytest
 from conftest import MakeRun, long_after
 from hypothesis import given
 from hypothesis import strategies as st
+from test_eras import maybe
 from test_scan import BEGAN, COLUMNS, ENDED, JPEG, PNG, ROWS, WROTE, checkpoint, put, renew, run_of, training
 
 from yolo_clearml.events import (
@@ -37,6 +38,8 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
+from yolo_clearml.release import Release, Releases, known_release
+from yolo_clearml.results_csv import parse
 from yolo_clearml.rules import SHORTEST_NAME, Wishes, fitness_by_epoch, main_metric, plan, run_key
 from yolo_clearml.scan import Run
 
@@ -86,7 +89,6 @@ def of_args(run: Run, **args: object) -> Plan:
         ("../shared/runs", "shared/runs"),
         ("./runs/./detect/", "runs/detect"),
         ("runs//detect", "runs/detect"),
-        ("///", "Ultralytics"),
         ("..", "Ultralytics"),
         ("a\x07b\nc\td", "a_b_c_d"),
         ("x" * 300, "x" * 256),
@@ -476,7 +478,7 @@ def test_columns_of_every_task_are_curves(tmp_path: Path, columns: str, series: 
 def test_iterations_are_zero_based_whatever_is_printed(
     tmp_path: Path, epochs: tuple[int, ...], iterations: list[int]
 ) -> None:
-    """Releases to 8.0.150 print the first epoch as 0, later ones as 1."""
+    """Releases to 8.0.161 print the first epoch as 0, later ones as 1."""
     path = training(tmp_path / "train")
     put(path / "results.csv", rows_of(*(f"{n},9,1,1,1,1" for n in epochs)), WROTE)
     assert iterations == sorted({e.iteration for e in events_of(planned(path), Scalar)})
@@ -565,7 +567,7 @@ def test_the_fitness_of_a_yolov5_run(make_run: MakeRun) -> None:
 
 
 def test_times_that_no_row_holds_are_a_lack(run: Run) -> None:
-    """Before 8.3.20: neither how long an epoch took nor when it ended."""
+    """Before 8.3.9: neither how long an epoch took nor when it ended."""
     got = plan(replace(run, times=replace(run.times, took={}, exact=False)), Wishes())
     assert "Epoch Time" not in {e.title for e in events_of(got, Scalar)}
     assert {"Epoch Time", "the time of each epoch (spread evenly over the training)"} <= set(got.missing)
@@ -974,12 +976,13 @@ def test_properties_tell_what_is_not_known(run: Run) -> None:
     """A guessed release, no number of epochs, no directory of its own; times are told to the second."""
     times = replace(run.times, began=run.times.began + 999, ended=run.times.ended + 1)
     args = {name: value for name, value in run.args.items() if name not in ("epochs", "save_dir")}
-    (told,) = events_of(plan(replace(run, times=times, args=args, release_known=False), Wishes()), Properties)
+    guess = replace(run, times=times, args=args, releases=maybe("8.4.37", "8.4.76"))
+    (told,) = events_of(plan(guess, Wishes()), Properties)
     assert {
         "trained_from": "2026-01-01T00:00:10+00:00",
         "trained_until": "2026-01-01T00:01:40+00:00",
         "run_directory": "train",
-        "release": "8.4.190 (guessed)",
+        "release": "8.4.37 to 8.4.76 (guessed)",
         "epochs": "3 of unknown",
     } == told.values
     (told,) = events_of(of_args(run, save_dir=7), Properties)
@@ -1030,12 +1033,132 @@ def test_a_run_that_did_not_end_lacks_nothing_of_an_end(tmp_path: Path, now: flo
     assert ("model/parameters", "model/GFLOPs", "model/speed_PyTorch(ms)") == planned(path, now).missing
 
 
-def test_a_guessed_release_is_noted_unless_one_was_chosen(run: Run) -> None:
-    """The note names the release and the way out."""
-    run = replace(run, release=(8, 3, 20), release_known=False)
-    note = "No checkpoint names the release; reported by the rules of 8.3.20, --rules chooses others."
-    assert (note,) == plan(run, Wishes()).notes
-    assert () == plan(run, Wishes(rules=(8, 3, 20))).notes
+def test_a_guess_is_noted_where_the_releases_did_not_all_report_this_run_alike(run: Run) -> None:
+    """Which it may be, what changed between them, the rules that were chosen and the way out."""
+    run = replace(run, releases=maybe("8.3.196", "8.3.253"))
+    note = (
+        "No checkpoint names the release; it may be 8.3.196 to 8.3.253, of which 8.3.198 changed the final "
+        "values, 8.3.235 changed the plots; reported by the rules of 8.3.198, --rules chooses others."
+    )
+    assert note in plan(run, Wishes()).notes
+    assert () == plan(run, Wishes(rules=(8, 3, 235))).notes
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "weights/best.pt: It is empty",
+        "weights/last.pt: It is cut short or still being written",
+        "weights/best.pt: a git-LFS pointer, not the file",
+        "weights: a link to /mnt/disk, not followed",
+    ],
+)
+def test_what_is_in_the_place_of_weights_is_said_where_the_release_is_not_known(run: Run, place: str) -> None:
+    """In the words of the scan, and nothing of other files."""
+    run = replace(run, best=None, unfit=("labels.jpg: empty", place), releases=maybe("8.3.0", "8.3.20"))
+    (said,) = (note for note in plan(run, Wishes()).notes if "names the release" in note)
+    assert said.startswith(f"No checkpoint names the release ({place}); it may be 8.3.0 to 8.3.20")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "changed"),
+    [
+        ("8.0.219", "8.0.227", None),
+        ("8.3.0", "8.3.10", "8.3.9 changed the project and the tag"),
+        ("8.3.162", "8.3.186", "8.3.173 changed the titles of curves"),
+        ("8.4.8", "8.4.36", "8.4.22 changed the hyperparameters"),
+        ("8.4.37", "8.4.76", None),  # 8.4.52 changed what is on no disk, 8.4.68 absolute projects
+        ("8.4.0", "8.4.7", None),
+    ],
+)
+def test_a_guess_within_the_same_rules_is_as_good_as_knowledge(
+    run: Run, first: str, last: str, changed: str | None
+) -> None:
+    """Only what is reported of this very run counts."""
+    notes = plan(replace(run, releases=maybe(first, last)), Wishes()).notes
+    told = [note for note in notes if "names the release" in note]
+    assert [changed is not None] == [bool(told)]
+    assert changed is None or f"of which {changed};" in told[0]
+
+
+def test_a_project_of_slashes_is_none(run: Run) -> None:
+    """Since 8.4.68 the callback takes them off itself, so that nothing is done differently."""
+    got = of_args(run, project="///")
+    assert ("Ultralytics", ()) == (got.project, got.notes)
+    older = plan(replace(run, args={**run.args, "project": "///"}), Wishes(rules=(8, 4, 67)))
+    assert "Ultralytics" == older.project
+    assert ["ClearML refuses the project '///'"] == [note.partition(";")[0] for note in older.notes]
+
+
+def test_a_rule_that_touches_one_run_only_is_noted_for_that_run(run: Run) -> None:
+    """A slash before the project: since 8.4.68 the callback itself takes it off."""
+    run = replace(run, releases=maybe("8.4.37", "8.4.76"), args={**run.args, "project": "/data/runs"})
+    assert "data/runs" == plan(run, Wishes()).project
+    assert ["ClearML refuses the project '/data/runs'"] == [
+        note.partition(";")[0] for note in plan(run, Wishes()).notes
+    ]
+    assert () == plan(run, Wishes(rules=(8, 4, 68))).notes
+
+
+def test_what_fits_no_release_is_said(run: Run) -> None:
+    """A fork's directory: by the nearest rules, which are named."""
+    nearest = maybe("8.1.34", "8.1.34").early
+    run = replace(run, releases=Releases((8, 0, 100), (8, 4, 190), nearest, contradictory=True))
+    (said,) = (note for note in plan(run, Wishes()).notes if "names the release" in note)
+    assert (
+        "No checkpoint names the release, and args.yaml, results.csv and the pictures fit no release "
+        "together; reported by the rules of 8.1.34, --rules chooses others."
+    ) == said
+    (told,) = events_of(plan(run, Wishes()), Properties)
+    assert "unknown (guessed)" == told.values["release"]
+
+
+@pytest.mark.parametrize(
+    ("release", "names", "unsent"),
+    [
+        ((8, 3, 234), ["labels.jpg"], "it: labels.jpg; --rules 8.3.235 reports"),
+        ((8, 3, 235), ["labels.jpg", "BoxF1_curve.png", "MaskF1_curve.png", "confusion_matrix.png"], None),
+        ((8, 3, 247), ["MaskF1_curve.png", "confusion_matrix.png"], None),  # forgotten live, reported
+        ((8, 3, 253), ["MaskF1_curve.png", "confusion_matrix.png"], None),
+        (
+            (8, 1, 0),
+            ["BoxF1_curve.png", "BoxPR_curve.png", "MaskF1_curve.png", "labels.jpg"],
+            "them: BoxF1_curve.png, BoxPR_curve.png, MaskF1_curve.png, labels.jpg; --rules 8.3.235 reports",
+        ),
+        (
+            (8, 1, 0),
+            ["BoxF1_curve.png", "BoxPR_curve.png", "BoxR_curve.png", "MaskF1_curve.png", "labels.jpg"],
+            "them: BoxF1_curve.png, BoxPR_curve.png, BoxR_curve.png and 2 more pictures; --rules 8.3.235",
+        ),
+        ((8, 1, 0), ["F1_curve.png", "labels_correlogram.jpg"], None),  # no release reports the latter
+    ],
+    ids=str,
+)
+def test_pictures_that_the_release_never_set_out_to_report_are_named(
+    run: Run, release: Release, names: list[str], unsent: str | None
+) -> None:
+    """In one line, with the way to have them; what it set out to report and lost is sent."""
+    files = {name: FileStamp(name, 9, 9) for name in names}
+    files["results.png"] = run.files["results.png"]
+    run = replace(run, releases=known_release(release), files=files)
+    told = plan(run, Wishes())
+    notes = [note for note in told.notes if note.startswith("Not sent, as this release did not report")]
+    assert [unsent is not None] == [bool(notes)]
+    assert unsent is None or unsent in notes[0]
+    every = {"results.png", *names} - {"labels_correlogram.jpg"}
+    assert {e.file.name for e in events_of(told, Plot)} == ({"results.png"} if unsent else every)
+    chosen = plan(run, Wishes(rules=(8, 3, 235)))
+    assert every == {e.file.name for e in events_of(chosen, Plot)}
+    by_wish = (chosen, plan(run, Wishes(rules=(8, 3, 234))))
+    assert not any("Not sent" in note for each in by_wish for note in each.notes)
+
+
+def test_the_fitness_of_classes_is_as_the_release_reckoned_it(run: Run) -> None:
+    """Of top5 alone to 8.0.136, then the mean of both."""
+    table = parse(b"epoch,metrics/accuracy_top1,metrics/accuracy_top5\n1,0.5,0.75\n")
+    run = replace(run, table=table)
+    for release, fitness in (((8, 0, 136), 0.75), ((8, 0, 137), 0.625), ((8, 4, 190), 0.625)):
+        assert (fitness,) == fitness_by_epoch(replace(run, releases=known_release(release)), Wishes())
 
 
 def test_a_file_that_was_left_out_is_named(tmp_path: Path) -> None:

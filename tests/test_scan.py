@@ -19,6 +19,7 @@ from test_files import refuse
 from yolo_clearml.eras import ERAS, YOLOV5
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
+from yolo_clearml.release import known_release
 from yolo_clearml.scan import NotARun, Run, listing, scan
 
 PNG = b"\x89PNG\r\n\x1a\n....IHDR....IDAT....IEND\xaeB`\x82"
@@ -98,10 +99,9 @@ def test_a_finished_run(tmp_path: Path) -> None:
     path = training(tmp_path / "train")
     assert [RunState.FINISHED] * 3 == states(path, 10, 1800, 1e9)
     run = run_of(path)
-    assert (3, (8, 4, 190), True, 0, ()) == (
+    assert (3, known_release((8, 4, 190)), 0, ()) == (
         len(run.table.rows),
-        run.release,
-        run.release_known,
+        run.releases,
         run.earlier_rows,
         run.unfit,
     )
@@ -173,7 +173,7 @@ def test_without_weights_the_last_picture_tells(tmp_path: Path) -> None:
     shutil.rmtree(path / "weights")
     assert [RunState.FINISHED] == states(path, 10)
     run = run_of(path)
-    assert (None, None, False) == (run.best, run.last, run.release_known)
+    assert (None, None, False) == (run.best, run.last, run.releases.known)
     (path / "results.png").unlink()
     assert [RunState.LIVE, RunState.STOPPED] == states(path, 10, 2000)
 
@@ -191,7 +191,7 @@ def test_only_the_last_checkpoint(tmp_path: Path) -> None:
     path = training(tmp_path / "train")
     (path / "weights" / "best.pt").unlink()
     run = run_of(path, WROTE + 20)
-    assert (RunState.FINISHED, None, (8, 4, 190)) == (run.state, run.best, run.release)
+    assert (RunState.FINISHED, None, known_release((8, 4, 190))) == (run.state, run.best, run.releases)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 50, -1])
@@ -212,7 +212,7 @@ def test_nothing_but_unreadable_checkpoints(tmp_path: Path) -> None:
     for name in ("best.pt", "last.pt"):
         put(path / "weights" / name, b"\x80\x02}", WROTE)
     run = run_of(path)
-    assert (RunState.FINISHED, False, 2) == (run.state, run.release_known, len(run.unfit))
+    assert (RunState.FINISHED, False, 2) == (run.state, run.releases.known, len(run.unfit))
 
 
 def test_killed_in_setup(tmp_path: Path) -> None:

@@ -1,18 +1,18 @@
 """What differs between Ultralytics releases, as rows of data; the rules know no release.
 
-Source of every row: trainings with the callback on, recorded release by release. A date of change between
-two recorded releases is given as the first release seen to behave so.
+A row begins with the first release that has its rules, read off the releases' own sources (tests/releases.py;
+what it found is in tests/golden/releases.json). What a callback set out to report and lost by its own
+bookkeeping is reported: the second plot of each kind (8.3.247 to 8.4.102), Validation images (8.0.200 to
+8.0.235, of rotated boxes, of RT-DETR), pictures without a batch number (to 8.4.163).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeAlias
 
-Release: TypeAlias = tuple[int, int, int]
+from .release import Release, Releases, published_between
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Era:
     since: Release
     project: str = "YOLOv8"  # where the run names none
     tag: str = "YOLOv8"
+    project_stripped_of: str = ""  # characters that its callback takes off the beginning of a project
     default_project_prefix: str | None = None  # a project that starts so counts as not named
     default_name: str | None = None  # the name that the trainer gives when the user gives none,
     default_task_name: str | None = None  # and the task name it turns into
@@ -45,6 +46,7 @@ class Era:
     plots: tuple[PlotRule, ...] = ()
     single_values: bool = True
     fitness: tuple[float, float] = (0.1, 0.9)  # weights of mAP50 and mAP50-95
+    class_fitness: tuple[float, float] = (0.5, 0.5)  # weights of top1 and top5
     model_name: str = "{name}"
     never_on_disk: tuple[str, ...] = ()  # facts the callback knew and no file holds
     final_evaluation: str = "the final evaluation's extra point"
@@ -66,41 +68,43 @@ _DRAWN_PLOTS = (
     PlotRule("labels.jpg"),
     PlotRule("results.png"),
     PlotRule("*_curve.png"),
+    PlotRule("confusion_matrix.png"),
     PlotRule("confusion_matrix_normalized.png"),
 )
-_RAW_MATRIX = PlotRule("confusion_matrix.png")
 
 _REFERENCE = Era(
-    since=(8, 0, 222),
+    since=(8, 0, 137),
     titles=MappingProxyType({"metrics": "val"}),
     plots=_FIXED_PLOTS,
     never_on_disk=("model/GFLOPs", "model/speed_PyTorch(ms)"),
     final_evaluation="the final evaluation's second point at the last iteration",
 )
-_8_3_20 = replace(_REFERENCE, since=(8, 3, 20), project="Ultralytics", tag="Ultralytics")
-_8_3_175 = replace(_8_3_20, since=(8, 3, 175), titles=MappingProxyType({}))
-_8_3_200 = replace(_8_3_175, since=(8, 3, 200), fitness=(0.0, 1.0))
-_8_3_253 = replace(_8_3_200, since=(8, 3, 253), plots=_DRAWN_PLOTS)
-_8_3_254 = replace(_8_3_253, since=(8, 3, 254), plots=(*_DRAWN_PLOTS, _RAW_MATRIX))
-_8_4_75 = replace(
-    _8_3_254, since=(8, 4, 75), final_evaluation="the final evaluation's extra point after the last iteration"
-)
-_8_4_190 = replace(
-    _8_4_75,
-    since=(8, 4, 190),
+_8_3_9 = replace(_REFERENCE, since=(8, 3, 9), project="Ultralytics", tag="Ultralytics")
+_8_3_173 = replace(_8_3_9, since=(8, 3, 173), titles=MappingProxyType({}))
+_8_3_198 = replace(_8_3_173, since=(8, 3, 198), fitness=(0.0, 1.0))
+_8_3_235 = replace(_8_3_198, since=(8, 3, 235), plots=_DRAWN_PLOTS)
+_8_4_22 = replace(
+    _8_3_235,
+    since=(8, 4, 22),
     extra_arguments=MappingProxyType({"_ignore_remote_overrides_": True}),
 )
+_8_4_52 = replace(
+    _8_4_22, since=(8, 4, 52), final_evaluation="the final evaluation's extra point after the last iteration"
+)
+_8_4_68 = replace(_8_4_52, since=(8, 4, 68), project_stripped_of="/")
 
 ERAS: tuple[Era, ...] = (
-    # also for older releases: what they reported, the previous epoch's metrics as "train", nobody wants
+    # To 8.0.221 the callback sent no losses, and the previous epoch's metrics as "train": nobody wants that
+    # back, so that these releases are reported by the rules of 8.0.222.
+    replace(_REFERENCE, since=(8, 0, 0), class_fitness=(0.0, 1.0)),
     _REFERENCE,
-    _8_3_20,
-    _8_3_175,
-    _8_3_200,
-    _8_3_253,
-    _8_3_254,
-    _8_4_75,
-    _8_4_190,
+    _8_3_9,
+    _8_3_173,
+    _8_3_198,
+    _8_3_235,
+    _8_4_22,
+    _8_4_52,
+    _8_4_68,
 )
 
 YOLOV5 = Era(
@@ -134,19 +138,6 @@ YOLOV5 = Era(
     final_evaluation="",
 )
 
-# Arguments that first appear in a release looked at: what tells releases apart without a checkpoint.
-_NEW_ARGUMENTS: tuple[tuple[str, Release], ...] = (
-    ("cls_remap", (8, 4, 190)),
-    ("compile", (8, 3, 254)),
-    ("cutmix", (8, 3, 175)),
-)
-
-
-def parse_release(text: str) -> Release | None:
-    """Read ``8.3.100`` (a suffix like ``.dev0`` or ``rc1`` is ignored); None where it is no release."""
-    match = re.match(r"v?(\d{1,4})\.(\d{1,4})(?!\d)(?:\.(\d{1,4})(?!\d)|(?!\.\d))", text.strip(), re.ASCII)
-    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
-
 
 def era_of(release: Release) -> Era:
     """Give the era that a release of Ultralytics belongs to; older ones count as the first era."""
@@ -155,11 +146,19 @@ def era_of(release: Release) -> Era:
     return next((era for era in reversed(ERAS) if era.since <= release), ERAS[0])
 
 
-def guess_release(columns: Collection[str], arguments: Collection[str]) -> Release:
-    """Guess the release from the shape of results.csv and the names in args.yaml.
+def eras_between(first: Release, last: Release) -> Sequence[Era]:
+    """Give the eras that releases from ``first`` to ``last`` belong to, oldest first."""
+    return ERAS[ERAS.index(era_of(first)) : ERAS.index(era_of(last)) + 1]
 
-    ``time`` came with 8.3.20; the arguments tell the later eras apart.
+
+def likeliest_era(releases: Releases) -> Era:
+    """Give the era of a known release, else that of most of the releases that a run may be of.
+
+    They are counted by what is on disk from the first epoch on, and later pictures only rule eras out: a run
+    must not change its rules, and so the titles of its curves, while it is reported.
     """
-    if "time" not in columns:
-        return (8, 3, 0)
-    return next((release for name, release in _NEW_ARGUMENTS if name in arguments), (8, 3, 20))
+    if releases.known:
+        return era_of(releases.first)
+    early = [era_of(release).since for release in published_between(*releases.early)]
+    eras = eras_between(releases.first, releases.last)
+    return max(eras, key=lambda era: (early.count(era.since), era.since))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from .choice import EVERY_RUN, Choice
 from .engine import Aim, Failed, Lazily, Outcome, Pending, Skipped, UpToDate, Work, standing, sync
-from .eras import parse_release
 from .errors import UsageError
 from .events import Plan
 from .finding import Found
 from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
+from .release import parse_release
 from .rules import SHORTEST_NAME, Wishes, plan
 from .scan import NotARun, Run, scan
 from .sinks import RecordingSink, Sink

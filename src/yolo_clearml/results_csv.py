@@ -67,7 +67,7 @@ def parse(data: bytes) -> Table:
 def last_stretch(table: Table) -> tuple[Table, int]:
     """Keep the rows of the newest training in the file, and count the rows of earlier ones.
 
-    Releases before about 8.3.253 append a training with ``exist_ok=True`` to the file of the one before:
+    Releases to 8.3.213 append a training with ``exist_ok=True`` to the file of the one before:
     epochs 1..5, 1..5. A resume never begins with the first epoch again, so the last row with the first
     row's epoch begins the newest training.
     """

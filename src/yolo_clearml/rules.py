@@ -7,12 +7,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import PurePosixPath
 
-from .eras import YOLOV5, Era, PlotRule, Release, era_of
+from .eras import ERAS, YOLOV5, Era, PlotRule, era_of, eras_between, likeliest_era
 from .events import (
     FINAL,
     GUESSED,
@@ -33,6 +34,7 @@ from .events import (
     SingleValue,
     Status,
 )
+from .release import Release
 from .results_csv import Row
 from .scan import Run, plots_wanted
 
@@ -46,6 +48,11 @@ _PRECISIONS = (  # of boxes, masks and poses, and of YOLOv5; at one overlap and 
     *((f"metrics/mAP50{of}", f"metrics/mAP50-95{of}") for of in ("(B)", "(M)", "(P)")),
     ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
+_CHANGED = {  # what differs between two plans, by the first part of a report's key
+    **{"args": "the hyperparameters", "epoch": "the titles of curves", "image": "the debug images"},
+    **{"plot": "the plots", "final": "the final values"},
+}
+_MOST_NAMED = 3  # pictures in a sentence
 _MAIN_METRICS = (
     "metrics/mAP50-95(M)",
     "metrics/mAP50-95(P)",
@@ -83,7 +90,7 @@ def run_key(run: Run) -> str:
 
     It is made of what a move, a copy and a resume leave alone and a new training changes: the bytes of the
     first row, and the ``name`` and ``save_dir`` that the run states of itself. Where the rows hold no time
-    (before 8.3.20, YOLOv5), a repetition of a training that gives the very same first row in a place of the
+    (before 8.3.9, YOLOv5), a repetition of a training that gives the very same first row in a place of the
     same name is taken for the same training; ``--new`` tells them apart.
     """
     told = [run.first_row.decode("ascii"), str(run.args.get("name")), str(run.args.get("save_dir"))]
@@ -91,8 +98,18 @@ def run_key(run: Run) -> str:
 
 
 def plan(run: Run, wishes: Wishes) -> Plan:
-    """Work out everything ClearML should know about ``run`` by now; the same run gives the same plan."""
-    era = _era(run, wishes)
+    """Work out everything ClearML should know about ``run`` by now; the same run gives the same plan.
+
+    Where the release is not known, and those that it may be did not all report this alike, a note says so.
+    """
+    planned = _plan(run, wishes, _era(run, wishes))
+    if run.releases.known or wishes.rules is not None:
+        return planned
+    note = _note_of_guess(run, wishes, planned)
+    return replace(planned, notes=(*planned.notes, note)) if note else planned
+
+
+def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
     draft = _Draft()
     (project, name), folder = _names(run, era, wishes, draft)
     iterations = _Iterations(run)
@@ -107,6 +124,8 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     if run.state is RunState.FINISHED:
         _final_values(run, era, draft)  # before the pictures: numbers then share a request
     _pictures(run, era, iterations, draft)
+    if run.state is RunState.FINISHED and wishes.rules is None:
+        _unsent_pictures(run, era, draft)
     if run.state is RunState.FINISHED:
         _output_model(run, era, folder[1], iterations, draft)
     draft.report(STATUS, Status(run.state))
@@ -118,11 +137,6 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     if run.table.malformed:
         lines = ", ".join(map(str, run.table.malformed[:10]))
         draft.missing.append(f"{len(run.table.malformed)} unreadable lines of results.csv (line {lines})")
-    if not run.release_known and wishes.rules is None:
-        release = ".".join(map(str, run.release))
-        draft.notes.append(
-            f"No checkpoint names the release; reported by the rules of {release}, --rules chooses others."
-        )
     tags = wishes.tags if wishes.tags is not None else (era.tag,)
     comment = f"Replayed by yolo-clearml from the run directory {_save_dir(run)}."
     return Plan(
@@ -141,14 +155,51 @@ def plan(run: Run, wishes: Wishes) -> Plan:
 def _era(run: Run, wishes: Wishes) -> Era:
     if run.yolov5:
         return YOLOV5
-    return era_of(wishes.rules or run.release)
+    return era_of(wishes.rules) if wishes.rules else likeliest_era(run.releases)
+
+
+def _note_of_guess(run: Run, wishes: Wishes, planned: Plan) -> str | None:
+    """Say what is not certain because no checkpoint names the release; None where nothing hangs on it."""
+    unfit = "; ".join(it for it in run.unfit if it.startswith("weights"))
+    unknown = f"No checkpoint names the release{unfit and f' ({unfit})'}"
+    era = _era(run, wishes)
+    nearest = run.releases.early[0] if run.releases.contradictory else run.releases.first
+    used = f"reported by the rules of {_dotted(max(era.since, nearest))}, --rules chooses others."
+    if run.releases.contradictory:
+        return f"{unknown}, and args.yaml, results.csv and the pictures fit no release together; {used}"
+    eras = eras_between(run.releases.first, run.releases.last)
+    plans = [planned if each is era else _plan(run, wishes, each) for each in eras]
+    turns = [
+        f"{_dotted(each.since)} changed {' and '.join(changed)}"
+        for each, (before, after) in zip(eras[1:], pairwise(plans), strict=True)
+        if (changed := _changed(before, after))
+    ]
+    if not turns:
+        return None
+    return f"{unknown}; it may be {run.releases}, of which {', '.join(turns)}; {used}"
+
+
+def _changed(before: Plan, after: Plan) -> list[str]:
+    """Name what two releases report differently of the same run."""
+    words = []
+    if (before.project, before.folder) != (after.project, after.folder):
+        words.append("the project")
+    if before.tags != after.tags:
+        words.append("the tag")
+    old, new = ({report.key: report for report in each.reports} for each in (before, after))
+    keys = {key.partition("/")[0] for key in {*old, *new} if old.get(key) != new.get(key)}
+    return [*words, *(word for key, word in _CHANGED.items() if key in keys)]
+
+
+def _dotted(release: Release) -> str:
+    return ".".join(map(str, release))
 
 
 class _Iterations:
     """Epochs as printed to ClearML's zero-based iterations."""
 
     def __init__(self, run: Run) -> None:
-        # zero-based to 8.0.150 and in YOLOv5, one-based from 8.0.165; a file that shows epoch 0 settles it
+        # zero-based to 8.0.161 and in YOLOv5, one-based from 8.0.162; a file that shows epoch 0 settles it
         rows = run.table.rows
         self.first = 0 if run.yolov5 or rows[0].epoch == 0 else 1
         self.last = rows[-1].epoch - self.first
@@ -199,9 +250,9 @@ def _names(run: Run, era: Era, wishes: Wishes, draft: _Draft) -> tuple[tuple[str
 
 def _stated_project(run: Run, era: Era) -> str | None:
     stated, prefix = run.args.get("project"), era.default_project_prefix
-    if stated in (None, "") or (prefix and str(stated).startswith(prefix)):
+    if stated is None or (prefix and str(stated).startswith(prefix)):
         return None
-    return str(stated)
+    return str(stated).lstrip(era.project_stripped_of) or None
 
 
 def _stated_name(run: Run, era: Era) -> str:
@@ -255,7 +306,7 @@ def _properties(run: Run) -> Properties:
     values = {
         "trained_from": _iso(run.times.began),
         "run_directory": _save_dir(run),
-        "release": ".".join(map(str, run.release)) + ("" if run.release_known else GUESSED),
+        "release": f"{run.releases}{'' if run.releases.known else GUESSED}",
     }
     # the same names in every state: a run that is resumed writes over what was said when it had stopped
     live, asked = run.state is RunState.LIVE, run.args.get("epochs", "unknown")
@@ -360,6 +411,23 @@ def _pictures(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> Non
             draft.missing.append("results.png and the plots beside it")
 
 
+def _unsent_pictures(run: Run, era: Era, draft: _Draft) -> None:
+    """Name pictures that the callback of this release never set out to report, and a later one did."""
+    for each in ERAS[ERAS.index(era) + 1 :] if era in ERAS else ():
+        if extra := sorted(_plotted(run, each) - _plotted(run, era)):
+            more = f" and {len(extra) - _MOST_NAMED} more pictures" if len(extra) > _MOST_NAMED + 1 else ""
+            shown = ", ".join(extra[: _MOST_NAMED if more else None]) + more
+            draft.notes.append(
+                f"Not sent, as this release did not report {'it' if len(extra) == 1 else 'them'}: {shown}; "
+                f"--rules {_dotted(each.since)} reports as the first that did."
+            )
+            return
+
+
+def _plotted(run: Run, era: Era) -> set[str]:
+    return {name for name in run.files if any(fnmatchcase(name, rule.pattern) for rule in era.plots)}
+
+
 def _drawn(run: Run, stamp: FileStamp, otherwise: int) -> int:
     """When a picture was drawn, in milliseconds since the epoch; a copy's file times do not tell."""
     return otherwise if run.copied else stamp.mtime_ns // 1_000_000
@@ -429,7 +497,7 @@ def _fitness(metrics: Mapping[str, float], era: Era) -> float:
     """Ultralytics' measure of a good epoch; -inf where the metrics do not tell or one is not finite."""
     top = [metrics[k] for k in ("metrics/accuracy_top1", "metrics/accuracy_top5") if k in metrics]
     if len(top) == 2:
-        mean = sum(top) / 2
+        mean = sum(weight * value for weight, value in zip(era.class_fitness, top, strict=True))
         return mean if math.isfinite(mean) else -math.inf
     parts: Sequence[tuple[float, float]] = [
         (metrics[loose], metrics[strict])

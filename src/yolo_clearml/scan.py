@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from .eras import Release, guess_release, parse_release
 from .errors import RunGone, RunUnreadable
 from .events import FileStamp, RunState
 from .files import LARGEST_PICTURE, content_digest, is_whole_picture, raise_unless_judged, read_bounded
+from .release import Releases, guess_releases, known_release, parse_release
 from .results_csv import Table, last_stretch, latest_rows, parse
 from .times import Times, last_write, when
 
@@ -50,8 +50,7 @@ class Run:
     args: Mapping[str, object]  # args.yaml, or opt.yaml of YOLOv5
     hyp: Mapping[str, object]  # hyp.yaml of YOLOv5, else empty
     yolov5: bool
-    release: Release
-    release_known: bool  # from a checkpoint; False: guessed
+    releases: Releases  # one that a checkpoint names, else those that it may be
     state: RunState
     first_row: bytes  # of results.csv, of the newest training in it
     table: Table  # of the newest training, one row per epoch
@@ -193,6 +192,7 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
                 checkpoints[name] = saved
     best, last = (checkpoints.get(name) for name in _WEIGHTS)
     release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)
+    release = (7, 0, 0) if yolov5 else release
     batch = own.get("train_batch0.jpg", args_stamp)
     times = when(stretch, csv_stamp.mtime_ns // _MS_NS, batch.mtime_ns // _MS_NS)
     written = _last_write(last or best, stretch, times)
@@ -218,8 +218,9 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         args=args,
         hyp=hyp,
         yolov5=yolov5,
-        release=(7, 0, 0) if yolov5 else release or guess_release(stretch.columns, args),
-        release_known=yolov5 or release is not None,
+        releases=known_release(release)
+        if release
+        else guess_releases(stretch.columns, stretch.rows[0].epoch, args, own),
         state=state,
         first_row=stretch.rows[0].raw.strip(),
         table=latest_rows(stretch),
