@@ -42,7 +42,7 @@ from timelines import Clock, Watch
 from uploading import end_state, upload
 
 import yolo_clearml
-from yolo_clearml import clearml_api
+from yolo_clearml import exchange
 from yolo_clearml.engine import Aim, Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.errors import Exit
 
@@ -75,7 +75,7 @@ class Waits:
 def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     waits = Waits()
     monkeypatch.setattr("tenacity.time", SimpleNamespace(monotonic=waits.monotonic))
-    monkeypatch.setattr(clearml_api, "sleep_using_event", lambda stop: waits.sleep)
+    monkeypatch.setattr(exchange, "sleep_using_event", lambda stop: waits.sleep)
     return waits
 
 

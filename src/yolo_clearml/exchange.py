@@ -6,11 +6,16 @@ Knows HTTP and what ClearML's servers say over it, and nothing of the SDK.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import requests
 import urllib3
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
+from tenacity.stop import stop_before_delay
+from tenacity.wait import wait_random_exponential
 
 from .errors import (
     FileServerUnreachable,
@@ -23,6 +28,7 @@ from .errors import (
 )
 
 PASSING = (408, 425, 429, 500, 502, 503, 504, 509)  # statuses that may be gone the next time
+_LONGEST_PAUSE = 8.0  # seconds between two tries
 _LONGEST_REPLY = 64 * 2**20  # bytes; the longest asked for has some MiB
 _PIECE = 2**16  # bytes of a reply read at a time
 _NO_ADDRESS = (
@@ -30,6 +36,8 @@ _NO_ADDRESS = (
     requests.exceptions.InvalidSchema,  # ftp://host, or host:port
     requests.exceptions.MissingSchema,  # host
 )
+
+_Result = TypeVar("_Result")
 
 
 class PassingError(Exception):
@@ -39,6 +47,39 @@ class PassingError(Exception):
         super().__init__(str(error))
         self.error = error
         self.retry_after = retry_after  # seconds the server asked for
+
+
+class Patience:
+    """Does what fails in passing again, with growing, random pauses, for ``seconds`` at most.
+
+    ``stop`` ends every pause, and the next failure is the last.
+    """
+
+    def __init__(self, seconds: float, stop: threading.Event) -> None:
+        self.seconds = seconds
+        self.stop = stop
+
+    def __call__(self, action: Callable[[], _Result], limit: float | None = None) -> _Result:
+        """Give what the action gives; ``limit`` is a patience of its own, in seconds."""
+        patience = self.seconds if limit is None else limit
+        grow = wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)
+
+        def pause(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.retry_after if isinstance(error, PassingError) else 0.0
+            return max(grow(state), asked)
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(PassingError),
+            stop=lambda state: self.stop.is_set() or stop_before_delay(patience)(state),
+            wait=pause,
+            sleep=sleep_using_event(self.stop),
+            reraise=True,
+        )
+        try:
+            return retrying(action)
+        except PassingError as passing:
+            raise passing.error from passing.__cause__
 
 
 def public_address(address: str) -> str:
