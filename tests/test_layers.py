@@ -19,7 +19,18 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 ORDER = (
     *("errors", "choice", "events", "results_csv", "files", "arguments", "checkpoint", "eras", "times"),
-    *("scan", "finding", "rules", "ledger", "payloads", "compare", "sinks", "figures", "exchange"),
+    *(
+        "scan",
+        "finding",
+        "rules",
+        "ledger",
+        "payloads",
+        "task_log",
+        "compare",
+        "sinks",
+        "figures",
+        "exchange",
+    ),
     *("storage", "file_server"),
     *("clearml_api", "clearml_reader", "adoption", "clearml_tasks", "clearml_delivery", "clearml_sink"),
     *("offline_sink", "engine", "agenda", "triggers", "library", "metrics", "wording", "plan_text"),
