@@ -17,7 +17,6 @@ from . import __version__
 from .events import (
     DrawnPlot,
     Event,
-    Hyperparameters,
     Image,
     OutputModel,
     Plan,
@@ -27,6 +26,7 @@ from .events import (
     Scalar,
     SingleValue,
     Status,
+    but_points,
 )
 from .payloads import Json
 
@@ -80,8 +80,6 @@ def counted(events: Iterable[Event]) -> str:
                 counts["point"] += 1
             case SingleValue():
                 counts["single value"] += 1
-            case Hyperparameters(_, values):
-                counts["hyperparameter"] += len(values)
             case Image():
                 counts["debug image"] += 1
             case Plot() | DrawnPlot():
@@ -90,7 +88,7 @@ def counted(events: Iterable[Event]) -> str:
                 counts["output model"] += 1
             case _:
                 pass
-    return ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items() if count)
+    return ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items())
 
 
 def _facts(plan: Plan) -> dict[str, str]:
@@ -99,5 +97,5 @@ def _facts(plan: Plan) -> dict[str, str]:
 
 
 def _state(plan: Plan) -> RunState:
-    statuses = (event for event in plan.reports[-1].events if isinstance(event, Status))
-    return next(statuses).state
+    states = (event.state for event in but_points(plan.reports) if isinstance(event, Status))
+    return next(states, RunState.LIVE)
