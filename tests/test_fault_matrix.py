@@ -7,7 +7,6 @@ every wait is counted. Replies that are late or endless are waited for in true t
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shutil
@@ -37,16 +36,15 @@ from double import (
     Status,
     Truncate,
 )
+from endpoints import UNNAMED, endpoints_in_source
 from live import expected, tell
 from timelines import Clock, Watch
 from uploading import end_state, upload
 
-import yolo_clearml
 from yolo_clearml import exchange
 from yolo_clearml.engine import Aim, Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.errors import Exit
 
-SOURCE = Path(yolo_clearml.__file__).parent
 PATIENT, HASTY = 5.0, 0.25  # seconds: by the clock of the test, and where a fault takes true time
 MOST_TRIES = 60  # of a request in that time; a loop that does not wait makes thousands
 LATER = "Wed, 21 Oct 2099 07:28:00 GMT"
@@ -77,24 +75,6 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     monkeypatch.setattr("tenacity.time", SimpleNamespace(monotonic=waits.monotonic))
     monkeypatch.setattr(exchange, "sleep_using_event", lambda stop: waits.sleep)
     return waits
-
-
-# -- endpoints --------------------------------------------------------------------------------------------
-
-
-def endpoints_in_source() -> set[str]:
-    """Every text of the source that looks like the name of an endpoint."""
-    pattern = re.compile(r"(auth|debug|events|models|organization|projects|queues|tasks|users|workers)\.\w+")
-    return {
-        node.value
-        for path in SOURCE.glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and pattern.fullmatch(node.value)
-    } - {"models.output"}  # a field of a task
-
-
-# by the SDK's session, and of the file server
-UNNAMED = {"auth.login", "files:POST", "files:GET"}
 
 
 # -- what is done -----------------------------------------------------------------------------------------

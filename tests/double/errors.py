@@ -36,9 +36,7 @@ def too_short(what: str) -> ApiError:
 
 def invalid_model(model_id: Any) -> ApiError:
     """400/201."""
-    return ApiError(
-        400, 201, "Invalid model id (no such public or company model)", id=model_id, company=COMPANY
-    )
+    return ApiError(400, 201, "Invalid model id", company=COMPANY, id=model_id)
 
 
 def invalid_project(project_id: Any) -> ApiError:

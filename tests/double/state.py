@@ -180,6 +180,7 @@ class State:
             "container": {},
             "last_iteration": 0,
             "last_metrics": {},
+            "last_changed_by": USER,
         }
         self._set_task_fields(task, body)
         if not task["name"]:
@@ -231,9 +232,12 @@ class State:
             raise wrong_status(expected="created", status=task["status"])
         fields = self._set_task_fields(task, body)
         if fields:
+            told = ["last_change", "last_changed_by"]
             task["last_change"] = self.now()
             if not set(fields) <= USER_FIELDS:
                 self.touch(task)
+                told.append("last_update")
+            fields |= {name: task[name] for name in told}
         return {"updated": int(bool(fields)), "fields": fields}
 
     def update_task(self, body: Json) -> Json:
@@ -379,7 +383,7 @@ class State:
             "updated_children": 0,
             "updated_models": 0,
             "deleted_models": deleted,
-            "events": {},
+            "urls": None,
         }
 
     def _clean_up(self, task: Json, body: Json) -> int:
@@ -500,7 +504,12 @@ class State:
         model = self.model(body["model"])
         creator = self.tasks.get(str(model.get("task")))
         if creator and creator["status"] == "published" and not body.get("force"):
-            raise ApiError(400, 206, "Task that created this model exists", task=creator["id"])
+            raise ApiError(
+                400,
+                206,
+                "Task that created this model exists (and published, use force=True to delete)",
+                task=creator["id"],
+            )
         for task in self.tasks.values():
             outputs = task["models"].get("output") or []
             task["models"]["output"] = [item for item in outputs if item["model"] != model["id"]]
