@@ -80,7 +80,6 @@ class RefusedRequest(ServerRefused):
             f"ClearML refused {endpoint} ({code}/{subcode}): {message}.",
             "If the sentence above does not say what to change, report it with the output of -v.",
         )
-        self.code, self.subcode = code, subcode
 
 
 class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
