@@ -147,5 +147,17 @@ def deletions(ask: Ask, project: str) -> None:
     ask("models.delete", {"model": NO_TASK, "force": True})
 
 
-def _line(task: str, text: str) -> Json:
-    return {"type": "log", "task": task, "timestamp": MOMENT, "level": "info", "msg": text}
+def console(ask: Ask, project: str) -> None:
+    """What a task's console holds, in pages."""
+    task = _Tasks(ask, project).make("console", "in_progress")
+    ask("events.get_task_log", {"task": task})
+    for after in range(4):
+        ask("events.add_batch", [_line(task, f"line {after}", after)])
+    for page in ({}, {"batch_size": 2, "navigate_earlier": True}, {"navigate_earlier": False}):
+        ask("events.get_task_log", {"task": task, **page})
+        ask("events.get_task_log", {"task": task, "from_timestamp": MOMENT + 2, **page})
+    ask("events.get_task_log", {"task": task, "order": "asc"})
+
+
+def _line(task: str, text: str, after: int = 0) -> Json:
+    return {"type": "log", "task": task, "timestamp": MOMENT + after, "level": "info", "msg": text}

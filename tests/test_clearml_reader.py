@@ -13,7 +13,7 @@ from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR, SINGLE_VALUE_ITERATION
 from test_faults import odd_server
 
-from yolo_clearml import clearml_api, clearml_reader
+from yolo_clearml import clearml_reader, storage
 from yolo_clearml.clearml_api import Api
 from yolo_clearml.clearml_reader import read
 from yolo_clearml.compare import Content, HeldModel, Holds
@@ -251,7 +251,7 @@ SHAPES: dict[str, list[Any]] = {
         {"tasks": [{"id": "TASK"}]},
         task_of(status=None),
         task_of(name=5),
-        task_of(project={"id": "x"}),
+        task_of(project={"id": 5}),
         task_of(tags=[5]),
         task_of(hyperparams=["x"]),
         task_of(hyperparams={"General": {"a": None}}),
@@ -363,7 +363,7 @@ def test_a_file_in_a_bucket_is_read_through_the_sdk(api: Api, monkeypatch: pytes
         Path(target).write_bytes(url.encode())
         return target
 
-    monkeypatch.setattr(clearml_api, "StorageHelper", Bucket(download))
+    monkeypatch.setattr(storage, "StorageHelper", Bucket(download))
     fetched = api.fetch("s3://bucket/a b.pt", 100)
     assert fetched is not None
     assert (len("s3://bucket/a b.pt"), b"s3://buc") == (fetched.size, fetched.head)
@@ -379,7 +379,7 @@ def test_a_bucket_that_gives_nothing_is_an_error(
     api: Api, monkeypatch: pytest.MonkeyPatch, download: Callable[[str, str], None]
 ) -> None:
     """The SDK does not tell whether a file is gone or out of reach, so it is not called gone."""
-    monkeypatch.setattr(clearml_api, "StorageHelper", Bucket(download))
+    monkeypatch.setattr(storage, "StorageHelper", Bucket(download))
     with pytest.raises(
         FileServerUnreachable, match=r"s3://bucket/x\.pt cannot be read(: no route)?\.$"
     ) as error:

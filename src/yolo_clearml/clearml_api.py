@@ -1,4 +1,4 @@
-"""One bounded session with a ClearML server: post, classify, back off; the only importer of clearml.
+"""One bounded session with a ClearML server: post, classify, back off.
 
 The SDK's own ways of sending lose events, retry for hours or for ever and answer True all the same, so of
 the SDK this uses what knows the user's setup (configuration, credentials, tokens, storage drivers), and
@@ -11,12 +11,10 @@ import contextlib
 import json
 import logging
 import sys
-import tempfile
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import jwt
@@ -24,6 +22,7 @@ import requests
 from clearml.backend_api import Session
 from clearml.backend_api.session.defs import (
     ENV_ACCESS_KEY,
+    ENV_API_DEFAULT_REQ_METHOD,
     ENV_AUTH_TOKEN,
     ENV_OFFLINE_MODE,
     ENV_SECRET_KEY,
@@ -36,22 +35,14 @@ from clearml.backend_interface.base import InterfaceBase
 from clearml.config import config_obj
 from clearml.config.defs import DEV_DEFAULT_OUTPUT_URI
 from clearml.debugging.log import LoggerRoot
-from clearml.storage.helper import StorageHelper
-from clearml.utilities.requests_toolbelt import MultipartEncoder, MultipartEncoderMonitor
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
-from tenacity.stop import stop_before_delay
-from tenacity.wait import wait_random_exponential
 
-from .compare import Content, content_of
+from . import storage
+from .compare import Content
 from .errors import (
     CredentialsRefused,
-    FileElsewhere,
-    FileNotTaken,
-    FileServerFailing,
-    FileServerUnreachable,
     NotConfigured,
-    RunChanged,
     ServerRefused,
+    ServerUnreachable,
     UsageError,
     YoloClearmlError,
     public,
@@ -59,35 +50,32 @@ from .errors import (
 from .exchange import (
     PASSING,
     PassingError,
+    Patience,
     answers_oddly,
     check_status,
     cuts_off,
     exchange,
+    is_refusal,
     keeps_failing,
     looks_cut,
     not_the_api,
-    pieces,
     public_address,
-    retry_after,
+    verifies,
 )
-from .payloads import Json
+from .file_server import FileServers
+from .payloads import Json, with_ids
 
 _CONNECT = 10.0  # seconds for a connection to be accepted
-_AT_FAULT = (500, 502, 504)  # statuses that speak of the request, not of how busy the server is
-_MOST_FAILING = 3  # files in a row that a file server is at fault over, before it counts as down
-_LONGEST_PAUSE = 8.0  # seconds between two tries
-_SLOWEST_STORAGE = 20 * 2**20  # bytes a second; a proxy may take everything before it passes it on
-_SLOWEST_DOWNLOAD = 50 * 2**10  # bytes a second, on the whole; what the SDK expects of a line
-_PIECE = 2**20  # bytes of a file read at a time
+_METHODS = ("POST", "GET", "PUT")
+_INVALID_TOKEN = 30  # subcode of 401
 _JSON = json.JSONEncoder(allow_nan=False)
-
-_Result = TypeVar("_Result")
 
 
 class RefusedRequest(ServerRefused):
     """The server said no, with its own code and subcode (apiserver/apierrors)."""
 
     def __init__(self, endpoint: str, code: int, subcode: int, message: str) -> None:
+        self.code, self.subcode, self.message = code, subcode, message
         super().__init__(
             f"ClearML refused {endpoint} ({code}/{subcode}): {message}.",
             "If the sentence above does not say what to change, report it with the output of -v.",
@@ -95,10 +83,14 @@ class RefusedRequest(ServerRefused):
 
 
 class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
-    """The SDK's session for configuration, login and tokens, with every exchange one bounded POST."""
+    """The SDK's session for configuration, login and tokens, with every exchange one bounded request.
 
-    def __init__(self, timeout: float) -> None:
+    ``method`` is that of every request, whatever the SDK asks for.
+    """
+
+    def __init__(self, timeout: float, method: str) -> None:
         self._limit = timeout
+        self._method = method
         self._http = get_http_session_with_retry(total=0, config=config_obj)
         self._http.write_timeout = (_CONNECT, timeout)
         super().__init__(
@@ -146,7 +138,8 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
             "ClearML's API server",
             public_address(self.host),
             self._limit,
-            lambda: self._http.post(
+            lambda: self._http.request(
+                self._method,
                 f"{self.host}{version_part}/{endpoint}",
                 headers=headers,
                 auth=auth,
@@ -155,10 +148,11 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
                 params=params,
                 timeout=(min(_CONNECT, self._limit), self._limit),
                 allow_redirects=False,  # a redirected POST arrives as a GET
+                verify=verifies(self._http),
                 stream=True,  # the body is read under a limit of its own
             ),
         )
-        check_status(reply, public_address(self.host))
+        check_status(reply, self.host)
         if refresh_token_if_unauthorized and reply.status_code == requests.codes.unauthorized:
             self.refresh_token()
             return self._send_request(
@@ -195,11 +189,9 @@ class Api:
     """
 
     def __init__(self, timeout: float, stop: threading.Event | None = None) -> None:
-        self._timeout = timeout
-        self._stop = stop or threading.Event()
-        self._files = threading.local()
-        self._down: dict[str, FileServerUnreachable] = {}
-        self._failing: Counter[str] = Counter()  # files in a row that a file server was at fault over
+        self._patiently = Patience(timeout, stop or threading.Event())
+        self._names: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._begun: set[str] = set()  # of them
         if ENV_OFFLINE_MODE.get():
             raise UsageError(
                 "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
@@ -222,6 +214,13 @@ class Api:
                 f"{public_address(self.files_host)} is not an address of ClearML's file server.",
                 "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
             )
+        # where the pictures in the Plots tab go, for which the SDK has a setting of its own (S/logger.py)
+        plots = str(config_obj.get("sdk.metrics.plot_upload_destination", None) or "").strip().rstrip("/")
+        self.plots_host = plots or self.files_host
+        # those that the SDK sends its token to (S/storage/helper.py, get_file_server_hosts)
+        legacy = config_obj.get("sdk.storage.http.legacy_fileservers", None) or []
+        own = [self.files_host, self.plots_host, *(str(host).rstrip("/") for host in legacy)]
+        self._files = FileServers(own, self._session, self._patiently)
         self.output_uri: str | None = (
             DEV_DEFAULT_OUTPUT_URI.get() or config_obj.get("sdk.development.default_output_uri", None) or None
         )
@@ -237,8 +236,15 @@ class Api:
                 f"ClearML's configuration lacks {lacking[0]}.",
                 "Set api.credentials in clearml.conf, or CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
             )
+        method = ENV_API_DEFAULT_REQ_METHOD.get() or config_obj.get("api.http.default_method", None) or "POST"
+        method = str(method).strip().upper()
+        if method not in _METHODS:
+            raise NotConfigured(
+                f"{method} is no method that ClearML's API takes.",
+                "Set api.http.default_method in clearml.conf to POST or GET.",
+            )
         try:
-            session = _BoundedSession(self._timeout)
+            session = _BoundedSession(self._patiently.seconds, method)
             session.get_decoded_token(session.raw_token or b"")
             return session
         except MissingConfigError as cause:
@@ -257,13 +263,19 @@ class Api:
         company = (claims.get("identity") or {}).get("company") if isinstance(claims, dict) else None
         return f"{self.host}#{company}" if company else self.host
 
-    def task_url(self, project_id: str, task_id: str) -> str | None:
-        """Give the address of a task's page; None where the web server cannot be told."""
+    def task_url(self, project_id: str | None, task_id: str) -> str | None:
+        """Give the address of a task's curves; None where the web server cannot be told.
+
+        The web app takes ``*`` for no project. It calls tasks experiments, and their curves metrics, up to
+        API 2.30, as the SDK knows (`Task.get_task_output_log_web_page`).
+        """
         try:
             web = str(Session.get_app_server_host(config=config_obj)).rstrip("/")
         except ValueError:
             return None
-        return f"{public_address(web)}/projects/{project_id}/experiments/{task_id}/output/log"
+        new = Session.check_min_api_server_version("2.31")
+        page = f"tasks/{task_id}/output/scalars" if new else f"experiments/{task_id}/output/metrics/scalar"
+        return f"{public_address(web)}/projects/{project_id or '*'}/{page}"
 
     def call(self, endpoint: str, payload: Json) -> Json:
         """Post one request and give the reply's data.
@@ -293,6 +305,16 @@ class Api:
 
         return self._patiently(once)
 
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[bool]:
+        """Let one thread at a time look for and make what goes by a name; gives whether one was here before.
+
+        Those that make it at the same time would be refused, and the server logs each as an error.
+        """
+        with self._names[name]:
+            yield name in self._begun
+            self._begun.add(name)
+
     def answers(self) -> bool:
         """Ask something small, once: whether the server is well, whatever became of another request."""
         nobody = {"id": ["0" * 32], "only_fields": ["id"]}
@@ -304,17 +326,20 @@ class Api:
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until the process is to stop."""
-        self._stop.wait(seconds)
+        self._patiently.stop.wait(seconds)
 
     def rows(self, endpoint: str, payload: Json, name: str) -> list[Json]:
-        """Call, and give the reply's list ``name`` of objects with an id; raises as `call`."""
+        """Call, and give the reply's list ``name`` of objects with an id; raises as `call`.
+
+        References in them are ids, whether the endpoint expands them or not.
+        """
         rows = self.call(endpoint, payload).get(name)
         sound = isinstance(rows, list) and all(
             isinstance(r, dict) and isinstance(r.get("id"), str) for r in rows
         )
         if not isinstance(rows, list) or not sound:
             raise answers_oddly(self.host, endpoint)
-        return rows
+        return [with_ids(row) for row in rows]
 
     def add_events(self, events: Sequence[Json], patient: bool = True) -> None:
         """Send events in one batch; returns only if the server has stored every one of them.
@@ -322,10 +347,28 @@ class Api:
         What may pass is not waited for unless ``patient``.
         Raises as `call` does, and ServerRefused where the server stored fewer than it was sent.
         """
+        self._patiently(lambda: self._add(events), self._patiently.seconds if patient else 0.0)
+
+    def add_once(self, event: Json, is_there: Callable[[], bool]) -> None:
+        """Send an event of which the server stores one more each time it comes, as it does of the console's.
+
+        After a failure that may hide a success, ``is_there`` is asked before the next try. Raises as
+        `add_events` does.
+        """
+        tries = 0
+
+        def once() -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 1 or not is_there():
+                self._add([event])
+
+        self._patiently(once)
+
+    def _add(self, events: Sequence[Json]) -> None:
         lines = "\n".join(map(_JSON.encode, events)).encode()
         headers = {"Content-Type": "application/json-lines"}
-        limit = self._timeout if patient else 0.0
-        reply = self._patiently(lambda: self._post("events.add_batch", data=lines, headers=headers), limit)
+        reply = self._post("events.add_batch", data=lines, headers=headers)
         added, errors = reply.get("added"), reply.get("errors")
         if added != len(events) or errors:
             raise ServerRefused(
@@ -336,80 +379,23 @@ class Api:
     def upload(self, base: str, files: Mapping[str, BinaryIO], advance: Callable[[int], None]) -> None:
         """Store files by their keys below ``base``; returns only if the storage has confirmed each of them.
 
-        A file server takes several in one request (clearml-server's fileserver.py stores each part of the
-        form and names them all in its reply); where it, or a proxy before it, does not, they are sent one by
-        one. ``advance`` is told the bytes sent. Raises FileServerUnreachable, and RunChanged where a file has
-        become shorter on its way: the request then waits for bytes that never come.
+        ``advance`` is told the bytes sent. Raises as `FileServers.upload`.
         """
-        if urlsplit(base).scheme not in ("http", "https"):
-            for key, file in files.items():
-                self._store(base, f"{base.rstrip('/')}/{key}", file)
-                advance(file.tell())
+        if urlsplit(base).scheme in ("http", "https"):
+            self._files.upload(base, files, advance)
             return
-        if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
-            raise self._down[base].afresh()
-        sizes = {key: file.seek(0, 2) for key, file in files.items()}
-        try:
-            self._patiently(lambda: self._post_files(base, files, advance))
-            self._failing[base] = 0
-        except _NotTogether:
-            for key, file in files.items():
-                self.upload(base, {key: file}, advance)
-        except FileNotTaken:
-            raise
-        except FileServerUnreachable as error:
-            if any(file.seek(0, 2) != sizes[key] for key, file in files.items()):
-                raise RunChanged(
-                    "A file changed while it was being sent.", "Run the same command again."
-                ) from error
-            self._failing[base] += 1
-            # over one file it may be that file, and no other run is to wait for it in vain
-            if not isinstance(error, FileServerFailing) or self._failing[base] >= _MOST_FAILING:
-                self._down[base] = error
-            raise
+        for key, file in files.items():
+            storage.store(base, f"{base.rstrip('/')}/{key}", file)
+            advance(file.tell())
 
     def fetch(self, url: str, most: int) -> Content | None:
         """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
 
-        A file that does not arrive whole, or whose storage does not say whether it is there, raises
-        FileServerUnreachable; where that is not ClearML's file server, FileElsewhere.
+        Raises as `FileServers.fetch`.
         """
-        address = urlsplit(url)
-        if address.scheme not in ("http", "https"):
-            return self._fetch_stored(url, most)
-        base = f"{address.scheme}://{address.netloc}"
-        if base in self._down:
-            raise self._down[base].afresh()
-        try:
-            return self._patiently(lambda: self._get_file(base, url, most))
-        except FileServerUnreachable as error:
-            ours = url.startswith(f"{self.files_host}/")
-            failure = error if ours else FileElsewhere(str(error), error.hint)
-            if not isinstance(error, FileNotTaken):
-                self._down[base] = failure
-            raise failure from error.__cause__
-
-    def _patiently(self, action: Callable[[], _Result], limit: float | None = None) -> _Result:
-        """Do it again while it fails in passing, with growing, random pauses, so many seconds at most."""
-        patience = self._timeout if limit is None else limit
-        grow = wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)
-
-        def pause(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.retry_after if isinstance(error, PassingError) else 0.0
-            return max(grow(state), asked)
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(PassingError),
-            stop=lambda state: self._stop.is_set() or stop_before_delay(patience)(state),
-            wait=pause,
-            sleep=sleep_using_event(self._stop),
-            reraise=True,
-        )
-        try:
-            return retrying(action)
-        except PassingError as passing:
-            raise passing.error from passing.__cause__
+        if urlsplit(url).scheme in ("http", "https"):
+            return self._files.fetch(url, most)
+        return storage.fetch(url, most)
 
     def _post(self, endpoint: str, **body: Any) -> Json:
         service, action = endpoint.split(".")
@@ -422,203 +408,25 @@ class Api:
             if reply.status_code == requests.codes.ok and looks_cut(reply):
                 raise PassingError(cuts_off(self.host, endpoint)) from cause
             raise not_the_api(self.host) from cause
-        if code in PASSING:
-            raise PassingError(keeps_failing(self.host, code, str(meta.get("result_msg"))))
+        message = str(meta.get("result_msg") or "no reason given")
+        if code in PASSING and not is_refusal(code, subcode, message):
+            raise PassingError(keeps_failing(self.host, code, message))
+        if (code, subcode) == (requests.codes.unauthorized, _INVALID_TOKEN):
+            # of a login a moment ago, so the keys are right: as long as a server restarts, its parts disagree
+            raise PassingError(
+                ServerUnreachable(
+                    f"ClearML at {self.host} refuses the token that it has just given ({code}: {message}).",
+                    "Run the same command again when the server is well; look into its log if it stays so.",
+                )
+            )
         if code == requests.codes.unauthorized:
             raise CredentialsRefused(
                 f"ClearML at {self.host} refuses the credentials for {endpoint}.",
                 "Check which workspace the credentials are of, and create new ones if need be.",
             )
         if code != requests.codes.ok or not isinstance(data, dict):
-            raise RefusedRequest(endpoint, code, subcode, str(meta.get("result_msg") or "no reason given"))
+            raise RefusedRequest(endpoint, code, subcode, message)
         return data
-
-    def _post_files(self, base: str, files: Mapping[str, BinaryIO], advance: Callable[[int], None]) -> None:
-        http, where = self._file_session(), public_address(base)
-        size = 0
-        for file in files.values():
-            size += file.seek(0, 2)
-            file.seek(0)
-        fields = {key: (key, file, "application/octet-stream") for key, file in files.items()}
-        monitor = MultipartEncoderMonitor(MultipartEncoder(fields=fields), _differences(advance))
-        headers = {"Content-Type": monitor.content_type}
-        if base.rstrip("/") == self.files_host:
-            headers = self._session.add_auth_headers(headers)
-        limit = self._timeout + size / _SLOWEST_STORAGE  # for the reply alone, when all has been sent
-        reply = exchange(
-            "ClearML's file server",
-            where,
-            limit,
-            lambda: http.post(
-                base,
-                data=monitor,
-                headers=headers,
-                timeout=(_CONNECT, limit),
-                allow_redirects=False,
-                stream=True,
-            ),
-            FileServerUnreachable,
-        )
-        if reply.status_code in _AT_FAULT and len(files) > 1:
-            raise _NotTogether  # it may be over one of them, or over so many
-        if reply.status_code in PASSING:
-            raise PassingError(
-                FileServerFailing(
-                    f"The file server at {where} keeps failing ({reply.status_code}).",
-                    "Look into its log and its free disk space; then run the same command again.",
-                ),
-                retry_after(reply),
-            )
-        if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-            self._session.refresh_token()  # it may have expired since the last call of the API
-            raise PassingError(
-                FileNotTaken(
-                    f"The file server at {where} refuses the credentials ({reply.status_code}).",
-                    "Check that it belongs to the same ClearML server as the credentials.",
-                )
-            )
-        stored = reply.status_code == requests.codes.ok and _confirms(reply, list(files))
-        if not stored and len(files) > 1:
-            raise _NotTogether
-        name = next(iter(files))
-        if reply.status_code == requests.codes.request_entity_too_large:
-            raise FileNotTaken(
-                f"The file server at {where} finds {name} too large ({size} bytes).",
-                "Raise the limit of the proxy before it (nginx: client_max_body_size), or store models"
-                " elsewhere with --output-uri.",
-            )
-        if not stored:
-            raise FileNotTaken(
-                f"{where} did not confirm {name} ({reply.status_code}): it does not answer as a file"
-                " server does.",
-                "Set api.files_server in clearml.conf (or CLEARML_FILES_HOST) to ClearML's file server,"
-                " usually port 8081.",
-            )
-
-    def _get_file(self, base: str, url: str, most: int) -> Content | None:
-        http, where = self._file_session(), public_address(base)
-        headers = {"Accept-Encoding": "identity"}
-        if url.startswith(f"{self.files_host}/"):
-            headers = self._session.add_auth_headers(headers)
-        contents: list[Content] = []
-
-        def load(reply: requests.Response, seconds: float) -> None:
-            if reply.status_code == requests.codes.ok:
-                contents.append(content_of(pieces(reply, seconds, _SLOWEST_DOWNLOAD), most))
-
-        reply = exchange(
-            "ClearML's file server",
-            where,
-            self._timeout,
-            lambda: http.get(
-                url,
-                headers=headers,
-                timeout=(min(_CONNECT, self._timeout), self._timeout),
-                allow_redirects=False,  # to a page that wants a login, and not to the file
-                stream=True,
-            ),
-            FileServerUnreachable,
-            load,
-        )
-        if contents:
-            return contents[0]
-        if reply.status_code in (requests.codes.not_found, requests.codes.gone):
-            return None
-        said = (
-            f"The file server at {where} does not give {public_address(url)} ({reply.status_code}).",
-            "Look into its log, and check that it belongs to the same ClearML server as the credentials.",
-        )
-        if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-            self._session.refresh_token()  # it may have expired since the last call of the API
-            raise PassingError(FileNotTaken(*said))
-        if reply.status_code in PASSING:
-            raise PassingError(FileServerUnreachable(*said), retry_after(reply))
-        raise FileNotTaken(*said)
-
-    def _fetch_stored(self, url: str, most: int) -> Content | None:
-        """Read a file in S3, GS, Azure or a folder, through the SDK's drivers and credentials."""
-        hint = (
-            "Check that it is there, and the credentials for it in clearml.conf (sdk.aws, sdk.google, ...)."
-        )
-        try:
-            if url.startswith("file://"):
-                path = Path(url.removeprefix("file://"))
-                return _content(path, most) if path.is_file() else None
-            with tempfile.TemporaryDirectory() as folder:
-                helper = StorageHelper.get(url)
-                target = str(Path(folder) / "file")
-                options = {"overwrite_existing": True, "skip_zero_size_check": True, "silence_errors": True}
-                there = helper.download_to_file(url, target, **options) if helper is not None else None
-                if there is None:  # gone, or refused, or out of reach: the SDK does not tell
-                    raise FileElsewhere(f"{url} cannot be read.", hint)
-                return _content(Path(there), most)
-        except YoloClearmlError:
-            raise
-        except Exception as cause:
-            raise FileElsewhere(f"{url} cannot be read: {cause}.", hint) from cause
-
-    def _file_session(self) -> requests.Session:
-        """Give this thread's own connection to the file server: one session must not be shared."""
-        if not hasattr(self._files, "session"):
-            self._files.session = get_http_session_with_retry(total=0, config=config_obj)
-            self._files.session.write_timeout = (0, 0)  # the timeout of each call is the one that counts
-        session: requests.Session = self._files.session
-        return session
-
-    def _store(self, base: str, address: str, file: BinaryIO) -> None:
-        """Store a file in S3, GS, Azure or a folder, through the SDK's drivers and credentials."""
-        hint = (
-            "Check --output-uri and the credentials for it in clearml.conf (sdk.aws, sdk.google, sdk.azure)."
-        )
-        try:
-            helper = StorageHelper.get(base)  # not of the address: a folder's driver wants one that is there
-            if helper is None:
-                raise FileServerUnreachable(f"ClearML has no driver or credentials for {base}.", hint)
-            file.seek(0)
-            helper.upload_from_stream(file, address, retries=1)
-        except YoloClearmlError:
-            raise
-        except Exception as cause:
-            raise FileServerUnreachable(f"{address} could not be stored: {cause}.", hint) from cause
-
-
-def _content(path: Path, most: int) -> Content:
-    with path.open("rb") as file:
-        return content_of(iter(lambda: file.read(_PIECE), b""), most)
-
-
-def _differences(advance: Callable[[int], None]) -> Callable[[Any], None]:
-    seen = 0
-
-    def tell(monitor: Any) -> None:
-        nonlocal seen
-        advance(monitor.bytes_read - seen)
-        seen = monitor.bytes_read
-
-    return tell
-
-
-class _NotTogether(Exception):
-    """A file server did not confirm every file of a request; it may take them one by one."""
-
-
-def _confirms(reply: requests.Response, keys: Sequence[str]) -> bool:
-    """Tell whether a file server's reply names just the files that were sent."""
-    try:
-        stored = reply.json()
-    except ValueError:
-        return False
-    return (
-        isinstance(stored, list)
-        and len(stored) == len(keys)
-        and all(_names(path, key) for path, key in zip(stored, keys, strict=True))
-    )
-
-
-def _names(path: object, key: str) -> bool:
-    # it normalises paths, and decodes names that are not plain ASCII in its own way
-    name = key.rpartition("/")[2]
-    return isinstance(path, str) and (not name.isascii() or path.rpartition("/")[2] == name.replace("\\", ""))
 
 
 def _log_to_stderr() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import adoption, clearml_reader
-from .adoption import RUNTIME_KEY, key_of, mark_of
+from .adoption import key_of, mark_of
 from .clearml_api import Api
 from .clearml_delivery import TaskDelivery
 from .clearml_tasks import (
@@ -27,7 +27,7 @@ from .clearml_tasks import (
 from .compare import Verdict, no_task
 from .errors import ServerFailing, ServerUnreachable, YoloClearmlError
 from .events import Plan
-from .payloads import Json
+from .payloads import RUNTIME_KEY, Json
 from .sinks import Delivery
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from typing_extensions import assert_never
 
+from . import task_log
 from .engine import Delivered
 from .errors import shown_value
 from .events import (
+    STATUS,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -39,6 +41,9 @@ def plan_lines(outcome: Delivered, plan: Plan, pending: Sequence[Report]) -> Ite
         for event in report.events:
             for line in _event_lines(event):
                 yield f"  {printable(line)}"
+    if any(report.key == STATUS for report in pending):
+        for line in (task_log.upload(plan) or "").splitlines():
+            yield f"  console  {printable(line)}"
     for fact in plan.missing:
         yield f"  missing  {printable(fact)}"
     for note in plan.notes:

@@ -370,16 +370,16 @@ class EventStore:
         }
 
     def task_log(self, body: Json) -> Json:
-        """`events.get_task_log`, newest first."""
-        events = self.of(self._task(body["task"]), LOG)
-        events.sort(key=lambda event: event["timestamp"], reverse=body.get("order") != "asc")
-        size = body.get("batch_size") or 500
-        return {
-            "events": events[:size],
-            "returned": len(events[:size]),
-            "total": len(events),
-            "scroll_id": None,
-        }
+        """`events.get_task_log`: the last before a time, newest first, or the first after one."""
+        events = sorted(self.of(self._task(body["task"]), LOG), key=lambda event: event["timestamp"])
+        earlier, size = body.get("navigate_earlier", True), body.get("batch_size") or 5000
+        total, since = len(events), body.get("from_timestamp")
+        if since is not None:
+            events = [e for e in events if (e["timestamp"] < since if earlier else e["timestamp"] > since)]
+        page = events[-size:][::-1] if earlier else events[:size]
+        if body.get("order") and (body["order"] == "asc") == earlier:
+            page.reverse()
+        return {"events": page, "returned": len(page), "total": total}
 
     def task_metrics(self, body: Json) -> Json:
         """`events.get_task_metrics`: the names of the metrics of each task."""
