@@ -108,4 +108,4 @@ def _event_json(event: object) -> Any:
         return event
     fields = {name: _event_json(getattr(event, name)) for name in slots}
     kind = type(event).__name__
-    return fields if kind in ("FileStamp", "Parameter") else {"event": kind, **fields}
+    return fields if kind in ("FileStamp", "Behind", "Parameter") else {"event": kind, **fields}
