@@ -31,6 +31,7 @@ from .options import (
     Command,
     DryRun,
     Exclude,
+    FollowLinks,
     Force,
     Include,
     Jobs,
@@ -116,6 +117,7 @@ def upload(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -139,6 +141,7 @@ def upload(
             verify=verify,
             jobs=jobs,
             stale_after=stale_after,
+            follow_links=tuple(follow_links or ()),
             timeout=timeout,
         )
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
@@ -173,6 +176,7 @@ def watch(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     poll: Poll = None,
     once: Once = False,
     timeout: Timeout = 30.0,
@@ -191,6 +195,7 @@ def watch(
             rules=rules,
             jobs=jobs,
             stale_after=stale_after,
+            follow_links=tuple(follow_links or ()),
             timeout=timeout,
         )
         console = Watching(as_json, quiet, verbose)
@@ -213,6 +218,7 @@ def status(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -222,7 +228,8 @@ def status(
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, None, interruption.stop)
         states = state or (list(StateName) if verbose and not pending else ())
-        everything = list(library.status(found, Options(rules=rules, stale_after=stale_after)))
+        options = Options(rules=rules, stale_after=stale_after, follow_links=tuple(follow_links or ()))
+        everything = list(library.status(found, options))
         standings = chosen(everything, states, pending, sort)
         failed = [standing for standing in standings if isinstance(standing, Failed)]
         if as_json:
@@ -248,6 +255,7 @@ def verify_runs(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -255,7 +263,13 @@ def verify_runs(
 ) -> None:
     """Read everything back from ClearML and compare it with the disk: every value, every byte."""
     with _command(quiet, verbose) as interruption:
-        options = Options(rules=rules, jobs=jobs, stale_after=stale_after, timeout=timeout)
+        options = Options(
+            rules=rules,
+            jobs=jobs,
+            stale_after=stale_after,
+            follow_links=tuple(follow_links or ()),
+            timeout=timeout,
+        )
         choice = Choice(tuple(include or ()), tuple(exclude or ()))
         found = _found(paths, choice, None, interruption.stop)
         console = choose(as_json, quiet, verbose, len(found), "verified", "", frozenset(paths))

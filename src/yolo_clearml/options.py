@@ -143,6 +143,17 @@ States = Annotated[
     _option("--state", metavar="STATE", help=f"Only runs that are {_choices(StateName)}; repeat for more."),
 ]
 PendingOnly = Annotated[bool, _flag("--pending", help="Only runs with something to send.")]
+FollowLinks = Annotated[
+    list[Path] | None,
+    _option(
+        "--follow-links",
+        metavar="DIR",
+        exists=True,  # which the current folder is not, by an empty name
+        file_okay=False,
+        help="Follow links of a run that lead into this folder; repeat for more"
+        " (in the variable: with : between).",
+    ),
+]
 Timeout = Annotated[
     float,
     _option(

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from typing_extensions import assert_never
 
+from .errors import RunUnreadable
 from .events import Behind
 from .files import open_regular
 
@@ -158,9 +159,28 @@ def notes(places: Mapping[str, Place]) -> list[str]:
     return told
 
 
+def left_out(places: Mapping[str, Place]) -> tuple[str, ...]:
+    """Name the files that are this training's and are not sent, each with why, in words."""
+    ours = {name: place for name, place in places.items() if not isinstance(place, Earlier)}
+    return tuple(f"{name}: {described(place)}" for name, place in sorted(ours.items()))
+
+
+def unreadable(path: Path, places: Mapping[str, Place]) -> RunUnreadable | None:
+    """Make the error of a run whose other files were told; None where each could be read."""
+    found = {name: place.reason for name, place in places.items() if isinstance(place, Unreadable)}
+    if not found:
+        return None
+    reasons = ", ".join(sorted(set(found.values())))
+    names = _named([str(path / name) for name in found])
+    return RunUnreadable(
+        f"{names} cannot be read: {reasons}; nothing else is left out.",
+        f"Make {'it' if len(found) == 1 else 'them'} readable, then run the same command again.",
+    )
+
+
 def _named(names: Collection[str]) -> str:
     """Name some files, weights first."""
-    ordered = sorted(names, key=lambda name: (not name.startswith("weights"), name))
+    ordered = sorted(names, key=lambda name: ("weights" not in name, name))
     if len(ordered) <= _MOST_NAMED:
         *others, last = ordered
         return f"{', '.join(others)} and {last}" if others else last

@@ -33,6 +33,7 @@ from .events import (
     SingleValue,
     Status,
 )
+from .places import Earlier, Empty, Torn, described, notes
 from .results_csv import Row
 from .scan import Run, plots_wanted
 
@@ -111,6 +112,7 @@ def plan(run: Run, wishes: Wishes) -> Plan:
         _output_model(run, era, folder[1], iterations, draft)
     draft.report(STATUS, Status(run.state))
     draft.missing += run.unfit
+    draft.notes += notes(run.places)
     if run.earlier_rows:
         draft.missing.append(
             f"{run.earlier_rows} rows of an earlier training at the top of the same results.csv"
@@ -444,9 +446,10 @@ def _output_model(run: Run, era: Era, name: str, iterations: _Iterations, draft:
     stamp = run.files.get("weights/best.pt")
     if stamp is None or run.best is None:
         draft.missing.append("the output model (weights/best.pt)")
-        why = [unfit for unfit in run.unfit if unfit.startswith("weights/best.pt:")]
-        again = "Restore it as Ultralytics wrote it, then run the same command again."
-        draft.notes += [f"The output model is not sent ({it}). {again}" for it in why]
+        place = run.places.get("weights/best.pt")
+        if isinstance(place, (Torn, Empty, Earlier)):  # of others it is said what they are, and what helps
+            again = "Restore it as Ultralytics wrote it, then run the same command again."
+            draft.notes.append(f"The output model is not sent (weights/best.pt: {described(place)}). {again}")
         return
     labels: dict[str, int] = {}
     for index, name_of_class in run.best.names.items():
