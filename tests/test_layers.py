@@ -18,18 +18,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "yolo_clearml"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 ORDER = (
-    *(
-        "errors",
-        "choice",
-        "events",
-        "results_csv",
-        "files",
-        "places",
-        "arguments",
-        "checkpoint",
-        "eras",
-        "times",
-    ),
+    *("errors", "choice", "events", "results_csv", "files", "places"),
+    *("arguments", "checkpoint", "eras", "times", "relatives"),
     *("scan", "finding", "rules", "ledger", "payloads", "compare", "sinks", "figures", "exchange"),
     *("clearml_api", "clearml_reader", "adoption", "clearml_tasks", "clearml_delivery", "clearml_sink"),
     *("offline_sink", "engine", "agenda", "triggers", "library", "metrics", "wording", "plan_text"),

@@ -34,6 +34,7 @@ from .events import (
     Status,
 )
 from .places import Earlier, Empty, Torn, described, notes
+from .relatives import Relative
 from .results_csv import Row
 from .scan import Run, plots_wanted
 
@@ -120,7 +121,9 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     if run.table.malformed:
         lines = ", ".join(map(str, run.table.malformed[:10]))
         draft.missing.append(f"{len(run.table.malformed)} unreadable lines of results.csv (line {lines})")
-    if not run.release_known and wishes.rules is None:
+    if run.relative is not None:
+        draft.notes.append(_nearest(run.relative, run, wishes))
+    if not run.release_known and not run.yolov5 and wishes.rules is None:
         release = ".".join(map(str, run.release))
         draft.notes.append(
             f"No checkpoint names the release; reported by the rules of {release}, --rules chooses others."
@@ -138,6 +141,15 @@ def plan(run: Run, wishes: Wishes) -> Plan:
         tuple(draft.missing),
         tuple(draft.notes),
     )
+
+
+def _nearest(relative: Relative, run: Run, wishes: Wishes) -> str:
+    """Say by whose rules a training of a fork or an elder relative is reported."""
+    if run.yolov5:
+        return f"{relative.text}; it is reported as the callback of YOLOv5 7.0, the nearest, would have."
+    rules = ".".join(map(str, wishes.rules or run.release))
+    chosen = "" if wishes.rules else ", the nearest known; --rules chooses others"
+    return f"{relative.text}; it is reported by the rules of {rules}{chosen}."
 
 
 def _era(run: Run, wishes: Wishes) -> Era:

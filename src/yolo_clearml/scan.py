@@ -33,10 +33,12 @@ from .places import (
     Unreadable,
     described,
     in_place_of,
+    lfs_pointer,
     notes,
     small_file,
 )
 from .places import follow as follow_link
+from .relatives import Relative, relative_of, why_foreign
 from .results_csv import Table, last_stretch, latest_rows, parse
 from .times import Times, last_write, when
 
@@ -57,6 +59,7 @@ _PICTURE = re.compile(
     r"|(results|confusion_matrix|confusion_matrix_normalized|.*_curve)\.png",
     re.DOTALL,
 )
+_VALIDATED = re.compile(r"(val.*|confusion_matrix.*|.*_curve)\.(jpg|png)", re.DOTALL)
 _WEIGHTS = ("weights/best.pt", "weights/last.pt")
 ARGUMENT_FILES = ("args.yaml", "opt.yaml")
 _DATA_FILES = frozenset({*_WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"})
@@ -83,6 +86,7 @@ class Run:
     times: Times
     copied: bool  # without its file times, so that they say nothing
     again: float | None  # seconds since the epoch; when it counts as dead, if nothing is written by then
+    relative: Relative | None  # whose trainer wrote it, if not that of a release whose callback is known
     best: Checkpoint | None
     last: Checkpoint | None
     files: Mapping[str, FileStamp]  # whole pictures and weights that belong to this training
@@ -219,6 +223,11 @@ def scan(
         there = "holds no epoch" if data else "is empty"
     except FileNotFoundError:
         data, csv_stamp, there = b"", args_stamp, "is missing"
+    if lfs_pointer(data) is not None:
+        raise RunUnreadable(
+            f"{path / 'results.csv'} is a git-LFS pointer, not the table.",
+            "'git lfs pull' fetches it; then run the same command again.",
+        )
     lines, cells = data.count(b"\n"), data.count(b",")
     if lines > _MOST_LINES or cells > _MOST_CELLS:
         raise RunUnreadable(
@@ -243,7 +252,10 @@ def scan(
     fresh = now - newest < patience
     begun_anew = not resumed and args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
     if not stretch.rows:
-        _raise_if_trained(path, listed, args_stamp, f"{path / 'results.csv'} {there}")
+        foreign = why_foreign(path, yolov5, args) if there == "is missing" else None
+        if foreign is not None:
+            return NotARun(path, *foreign)
+        _raise_if_trained(path, listed, args_stamp, f"{path / 'results.csv'} {there}", fresh)
     if not stretch.rows or (begun_anew and fresh):
         if fresh:
             return NotARun(path, "has not finished an epoch yet", "Nothing to report yet.", newest + patience)
@@ -261,7 +273,10 @@ def scan(
                 places[name] = place
     places |= {n: p for n, s in own.items() if n not in _WEIGHTS and (p := _picture(path, s)) is not None}
     best, last = (checkpoints.get(name) for name in _WEIGHTS)
-    release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)
+    versions = [c.release for c in (last, best) if c and c.release]
+    release = next((r for v in versions if (r := parse_release(v)) and r[0] == 8), None)
+    strange = versions[0] if versions and release is None else None
+    relative = relative_of(yolov5, stretch.columns, args, strange)
     batch = own.get("train_batch0.jpg", args_stamp)
     times = when(stretch, csv_stamp.mtime_ns // _MS_NS, batch.mtime_ns // _MS_NS)
     written = _last_write(last or best, stretch, times)
@@ -290,7 +305,7 @@ def scan(
         hyp=hyp,
         yolov5=yolov5,
         release=(7, 0, 0) if yolov5 else release or guess_release(stretch.columns, args),
-        release_known=yolov5 or release is not None,
+        release_known=relative is None if yolov5 else release is not None,
         state=state,
         first_row=stretch.rows[0].raw.strip(),
         table=latest_rows(stretch),
@@ -298,6 +313,7 @@ def scan(
         times=times,
         copied=copied,
         again=dead if state is RunState.LIVE else None,
+        relative=relative,
         best=best,
         last=last,
         files=files,
@@ -378,18 +394,20 @@ def _without_release(path: Path, places: Mapping[str, Place], dead: float) -> No
     return NotARun(path, f"has no {what} yet", hint, dead)
 
 
-def _raise_if_trained(path: Path, listed: Mapping[str, FileStamp], args: FileStamp, what: str) -> None:
-    """Raise RunUnreadable where a checkpoint of this training says it finished; ``what`` it has for rows."""
-    for name in _WEIGHTS:
-        # what is older than args.yaml is of a training before this one
-        if name not in listed or listed[name].mtime_ns < args.mtime_ns - _SECOND_NS:
-            continue
-        saved, _ = _checkpoint(path, listed[name])
-        if saved is not None and saved.stripped:
-            raise RunUnreadable(
-                f"{what} although the training has finished.",
-                "Restore it as Ultralytics wrote it, then run the same command again.",
-            )
+def _raise_if_trained(
+    path: Path, listed: Mapping[str, FileStamp], args: FileStamp, what: str, fresh: bool
+) -> None:
+    """Raise RunUnreadable where files of this training show that it had rows; ``what`` it has for them."""
+    # what is older than args.yaml is of a training before this one
+    own = {name: stamp for name, stamp in listed.items() if stamp.mtime_ns >= args.mtime_ns - _SECOND_NS}
+    saved = [_checkpoint(path, own[name])[0] for name in _WEIGHTS if name in own]
+    hint = "Restore it as Ultralytics wrote it, then run the same command again."
+    if "results.png" in own or any(checkpoint is not None and checkpoint.stripped for checkpoint in saved):
+        raise RunUnreadable(f"{what} although the training has finished.", hint)
+    # a row is written before the first checkpoint, but after the pictures of a validation
+    shown = next((name for name in own if name in _WEIGHTS or _VALIDATED.fullmatch(name)), None)
+    if shown is not None and not fresh:
+        raise RunUnreadable(f"{what} although epochs were trained, as {shown} shows.", hint)
 
 
 def _last_write(saved: Checkpoint | None, rows: Table, times: Times) -> int:
