@@ -149,7 +149,7 @@ def upload(
         found = _found(paths, choice, alone, interruption.stop)
         recording = RecordingSink() if dry_run else None
         if recording is not None:
-            console: Console = Plans(recording, as_json, quiet, verbose)
+            console: Console = Plans(recording, as_json, quiet, verbose, frozenset(paths))
         else:
             sent = ("wrote", _IMPORT.format(offline)) if offline else ("sent", "")
             console = choose(as_json, quiet, verbose, len(found), *sent, frozenset(paths))

@@ -243,9 +243,17 @@ def _where(outcome: Delivered | UpToDate | Verdict) -> str:
 class Plans:
     """What would be sent, for each run that has something to send; the others as in lines."""
 
-    def __init__(self, recording: RecordingSink, as_json: bool, quiet: bool, verbose: bool) -> None:
+    def __init__(
+        self,
+        recording: RecordingSink,
+        as_json: bool,
+        quiet: bool,
+        verbose: bool,
+        named: Collection[Path] = (),
+    ) -> None:
         self._recording, self._as_json, self._quiet = recording, as_json, quiet
-        self._lines: Console = JsonLines(quiet) if as_json else PlainLines(quiet, verbose, "would send")
+        lines = PlainLines(quiet, verbose, "would send", named)
+        self._lines: Console = JsonLines(quiet) if as_json else lines
         self._nothing = True
 
     def __enter__(self) -> Plans:

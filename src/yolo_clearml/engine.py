@@ -462,7 +462,8 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
     if work.aim is not Aim.DELIVER:
         outcome = replace(outcome, proof=_prove(path, looked, settled, work))
     if so_far.unread is not None and not (outcome.proof and outcome.proof.differences):
-        raise so_far.unread
+        told = " ".join((so_far.unread.hint, *outcome.notes))  # a failure has no notes of its own
+        raise RunUnreadable(str(so_far.unread), told)
     return replace(outcome, again=looked.again)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from enum import Enum
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.core import TyperCommand
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
+_FOLLOW = "--follow-links"
 POLL_EVERY = 5.0  # seconds
 
 
@@ -146,9 +148,9 @@ PendingOnly = Annotated[bool, _flag("--pending", help="Only runs with something 
 FollowLinks = Annotated[
     list[Path] | None,
     _option(
-        "--follow-links",
+        _FOLLOW,
         metavar="DIR",
-        exists=True,  # which the current folder is not, by an empty name
+        exists=True,
         file_okay=False,
         help="Follow links of a run that lead into this folder; repeat for more"
         " (in the variable: with : between).",
@@ -174,6 +176,9 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let an error say where the value stands that it is about, and what is wrong with it alone."""
         try:
+            # of a shell's variable that is not set; to the parser it is the current folder
+            if f"{_FOLLOW}=" in args or (_FOLLOW, "") in itertools.pairwise(args):
+                raise typer.BadParameter("It is empty.", param_hint=f"'{_FOLLOW}'")
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             option = error.param

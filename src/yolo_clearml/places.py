@@ -137,7 +137,7 @@ def notes(places: Mapping[str, Place]) -> list[str]:
         names, one = _named(links), len(links) == 1
         target = next(iter(links.values())).target
         them = "it" if one else "them"
-        mend = f"--follow-links DIR follows {them} into the folder DIR."
+        mend = f"--follow-links DIR follows {them} into DIR."
         if all(link.asked for link in links.values()):
             mend = "No folder that --follow-links names holds what is behind."
         told.append(

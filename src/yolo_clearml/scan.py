@@ -65,8 +65,8 @@ ARGUMENT_FILES = ("args.yaml", "opt.yaml")
 _DATA_FILES = frozenset({*_WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"})
 
 
-# name within the run, size in bytes and mtime in nanoseconds of the file; of a link, where that leads
-Listed: TypeAlias = "tuple[str, int, int, Behind | Link | None]"
+# name within the run, size in bytes, mtime in nanoseconds; where it is behind a link, or what is in its place
+Listed: TypeAlias = "tuple[str, int, int, Behind | Link | Unreadable | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,7 @@ def listing(path: Path, follow: Sequence[Path] = ()) -> tuple[Listed, ...]:
                     if entry.is_symlink():
                         _list_behind(path, follow, found)
         if weights:
-            with os.scandir(path / "weights") as entries:
-                for entry in entries:
-                    if (name := f"weights/{entry.name}") in _WEIGHTS:
-                        _list(path, entry, name, follow, found)
+            _list_weights(path, follow, found)
     except FileNotFoundError as cause:
         raise RunGone(f"{path} is not there any more.", "Give the path it has now.") from cause
     except OSError as cause:
@@ -147,10 +144,25 @@ def _list(
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # a live run replaces files
         return
+    except OSError as cause:
+        found.append((name, 0, 0, Unreadable(cause.strerror or str(cause))))
+        return
     if stat.S_ISREG(status.st_mode):
         found.append((name, status.st_size, status.st_mtime_ns, None))
     elif stat.S_ISLNK(status.st_mode):
         _list_link(path, name, follow, found)
+
+
+def _list_weights(path: Path, follow: Sequence[Path], found: list[Listed]) -> None:
+    try:
+        with os.scandir(path / "weights") as entries:
+            for entry in entries:
+                if (name := f"weights/{entry.name}") in _WEIGHTS:
+                    _list(path, entry, name, follow, found)
+    except FileNotFoundError:
+        raise
+    except OSError as cause:
+        found.append(("weights", 0, 0, Unreadable(cause.strerror or str(cause))))
 
 
 def _list_link(path: Path, name: str, follow: Sequence[Path], found: list[Listed]) -> None:
@@ -323,11 +335,11 @@ def scan(
 
 
 def _stamps(listed: Sequence[Listed]) -> tuple[dict[str, FileStamp], dict[str, Place]]:
-    """Part the files of a run from the links in the place of some."""
+    """Part the files of a run from what stands in the place of some."""
     stamps: dict[str, FileStamp] = {}
     places: dict[str, Place] = {}
     for name, size, mtime_ns, link in listed:
-        if isinstance(link, Link):
+        if isinstance(link, (Link, Unreadable)):
             places[name] = link
         else:
             stamps[name] = FileStamp(name, size, mtime_ns, behind=link)
@@ -338,7 +350,12 @@ def _source(
     path: Path, name: str, listed: Mapping[str, FileStamp], places: Mapping[str, Place]
 ) -> tuple[Path, str]:
     """Say where a file is to be read without which nothing can be reported; raises RunUnreadable."""
-    if (place := places.get(name)) is not None:
+    if isinstance(place := places.get(name), Unreadable):
+        raise RunUnreadable(
+            f"{path / name} cannot be read: {place.reason}.",
+            "Make it readable, then run the same command again.",
+        )
+    if place is not None:
         raise RunUnreadable(
             f"{path / name} cannot be read: it is {described(place)}.",
             "Nothing can be reported without it: let the link be followed, or put the file in its place.",
