@@ -60,6 +60,23 @@ def test_an_unreadable_file_keeps_nothing_else_back(
     assert 1 == len(server.tasks)
 
 
+def test_what_cannot_be_read_takes_nothing_back(
+    run_cli: Run, server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """Without its checkpoints the run holds less than ClearML, and the files are why."""
+    run = make_run(NAME)
+    assert 0 == run_cli("upload", run).status
+    before = server.snapshot()
+    with pytest.MonkeyPatch.context() as patch:
+        refuse(patch, "best.pt", errno.EACCES)
+        refuse(patch, "last.pt", errno.EACCES)
+        assert Ended(0, "", "") == run_cli("upload", run)  # all of it is there
+        ended = run_cli("upload", "--force", run)
+        assert (3, "") == (ended.status, ended.out)
+        assert "weights/last.pt cannot be read: Permission denied" in ended.err
+    assert before == server.snapshot()
+
+
 def test_status_verify_and_a_dry_run_name_it_too(
     run_cli: Run, server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +185,16 @@ def test_a_clone_without_git_lfs_sends_its_curves(tmp_path: Path, age: float) ->
     )
     assert "'git lfs pull' fetches them" in note
     assert not [note for note in got.notes if "Restore" in note]
+
+
+def test_a_clone_of_a_dead_run_is_no_live_one(tmp_path: Path) -> None:
+    """Fresh files, no checkpoint that can be read: it would be waited for, for half an hour."""
+    path = training(tmp_path / "train", stripped=False)
+    for file in (*path.glob("*.jpg"), *path.rglob("*.pt")):
+        file.write_text(POINTER)
+    for file in path.rglob("*.*"):
+        os.utime(file, (BEGAN, BEGAN))
+    assert RunState.STOPPED is run_of(path, BEGAN + 10).state
 
 
 @pytest.mark.parametrize(("name", "what"), [("args.yaml", "the arguments"), ("results.csv", "the table")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import MakeRun
 from double import ClearMLDouble
 from test_cli import Ended, Run, run_cli
 from test_scan import training
+from test_triggers import ByHand, Told
 
 from yolo_clearml.errors import RunChanged
 from yolo_clearml.events import Behind, FileStamp, Plan
@@ -157,6 +159,23 @@ def test_what_is_behind_links_is_sent(
     ended = run_cli("upload", "--verify", run)
     assert (0, "") == (ended.status, ended.err)
     assert "sent 89 events, 14 files (1.5 MB); verified, " in ended.out
+
+
+def test_a_watch_sees_what_changes_behind_a_link(run: Path, store: Path) -> None:
+    """Nothing announces it, so it is looked for, the rows of a run that grows among it."""
+    target = move(run / "results.csv", store)
+    told = Told()
+    with ByHand(
+        [run], told, lambda text: None, threading.Event(), 60.0, follow=(store.resolve(),)
+    ) as looking:
+        told.settle_all()
+        told.heard()
+        looking.look(60.0)
+        looking.look(60.0)
+        assert [] == told.heard()
+        os.utime(target)
+        looking.look(300.0)
+        assert [(NAME, True)] == told.heard()
 
 
 def test_links_to_links_are_followed_to_the_end(run: Path, store: Path, tmp_path: Path) -> None:

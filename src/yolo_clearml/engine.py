@@ -240,7 +240,7 @@ class Work:
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
 
     def __post_init__(self) -> None:
-        self.asked = repr((self.wishes, self.stale_after, *map(str, self.follow)))
+        self.asked = repr((self.wishes, self.stale_after))  # what is followed shows in the listing
 
 
 @dataclass(frozen=True, slots=True)
