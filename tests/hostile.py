@@ -340,7 +340,7 @@ TREE: dict[str, Hostile] = {
     "csv epochs": Hostile(_text(f"{_TABLE}1e7,1,1,1,1,1\n-1,1,1,1,1,1\n0.5,1,1,1,1,1\n", "ascii")),
     "csv times": Hostile(_text(f"{COLUMNS}\n1,-5,1,1,1,1\n2,1e300,1,1,1,1\n", "ascii")),
     "csv empty": Hostile(_csv(b""), _NO_EPOCH),
-    "csv empty of no weights": Hostile(_no_weights, "died before its first epoch ended"),
+    "csv empty of no weights": Hostile(_no_weights, _NO_EPOCH),
     "csv header alone": Hostile(_csv(COLUMNS.encode() + b"\n"), _NO_EPOCH),
     **{
         f"csv {label}": Hostile(_text(_TABLE.replace("loss", text).replace("pg0", text), "utf-8"), said)

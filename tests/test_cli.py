@@ -44,6 +44,7 @@ OPTIONS = {
     "--new",
     "--verify",
     "--metrics",
+    "--follow-links",
     "--jobs",
     "--include",
     "--exclude",
@@ -599,6 +600,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "--include": ("a* b", ["a*", "b"]),
     "--exclude": ("a* b", ["a*", "b"]),
     "--jobs": ("7", 7),
+    "--follow-links": ("/usr:/dev", [Path("/usr"), Path("/dev")]),
     "--stale-after": ("60", 60.0),
     "--timeout": ("5", 5.0),
     "--json": ("1", True),
@@ -695,7 +697,7 @@ def test_a_proof_hides_no_note(run_cli: Run, server: ClearMLDouble, small: Path)
     os.utime(best, ns=times)
     ended = run_cli("upload", "--verify", small)
     assert "are the same" in ended.out
-    assert "The output model is not sent (weights/best.pt: It is empty)." in ended.err
+    assert "The output model is not sent (weights/best.pt: empty)." in ended.err
 
 
 @pytest.mark.parametrize("asked", ["--help", "-h"])

@@ -212,6 +212,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "--pending": ("1", True),
     "--include": ("a* b", ["a*", "b"]),
     "--exclude": ("a* b", ["a*", "b"]),
+    "--follow-links": ("/usr:/dev", [Path("/usr"), Path("/dev")]),
     "--stale-after": ("60", 60.0),
     "--json": ("1", True),
     "--quiet": ("1", True),

@@ -755,6 +755,7 @@ def test_where_nothing_can_be_read_back_that_is_said(run: Path) -> None:
 
 
 FACTS = Facts(
+    left_out=("weights/best.pt: a link",),
     project="p",
     name="n",
     tags=("a", "b"),

@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "yolo_clearml"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 ORDER = (
-    *("errors", "choice", "events", "results_csv", "files", "arguments", "checkpoint", "release", "times"),
+    *("errors", "choice", "events", "results_csv", "files", "places"),
+    *("arguments", "checkpoint", "release", "times", "relatives"),
     *("scan", "finding", "eras", "rules", "ledger", "payloads", "task_log", "compare", "sinks", "figures"),
     *("exchange", "storage", "file_server"),
     *("clearml_api", "clearml_reader", "adoption", "clearml_tasks", "clearml_delivery", "clearml_sink"),

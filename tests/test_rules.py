@@ -951,7 +951,7 @@ def test_a_finished_run_without_best_pt_has_no_model(tmp_path: Path) -> None:
         assert "the output model (weights/best.pt)" in got.missing
         # deleted on purpose, or damaged: then whoever runs the command should know
         said = (
-            "The output model is not sent (weights/best.pt: It is empty)."
+            "The output model is not sent (weights/best.pt: empty)."
             " Restore it as Ultralytics wrote it, then run the same command again."
         )
         assert ([] if damage is None else [said]) == list(got.notes)

@@ -19,6 +19,7 @@ from test_files import refuse
 from yolo_clearml.eras import ERAS, YOLOV5
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
+from yolo_clearml.places import Unreadable
 from yolo_clearml.release import known_release
 from yolo_clearml.scan import NotARun, Run, listing, scan
 
@@ -203,7 +204,7 @@ def test_a_truncated_checkpoint_is_named_and_does_not_count(tmp_path: Path, cut:
         put(best, best.read_bytes()[:cut], WROTE)
         run = run_of(path)
         assert (expected, None) == (run.state, run.best)
-        assert ["weights/best.pt: It is"] == [said[:22] for said in run.unfit]
+        assert ["weights/best.pt: It is" if cut else "weights/best.pt: empty"] == [s[:22] for s in run.unfit]
 
 
 def test_nothing_but_unreadable_checkpoints(tmp_path: Path) -> None:
@@ -427,7 +428,7 @@ def test_thousands_of_pictures_are_bounded_and_always_the_same(tmp_path: Path) -
     for number in range(600):
         put(path / f"frame_{number}.png", PNG, ENDED)
         put(path / f"val_frame_{number:04}.jpg", JPEG, ENDED)
-    names = [name for name, _, _ in listing(path)]
+    names = [name for name, *_ in listing(path)]
     assert sorted(names) == names
     assert not any(name.startswith("frame") for name in names)
     pictures = [name for name in names if not name.startswith(("weights/", "args", "results.csv"))]
@@ -441,7 +442,7 @@ def test_whatever_a_release_plots_is_looked_at(tmp_path: Path, era: object) -> N
     wanted = {r.pattern.replace("*", "MaskPR") for each in (*ERAS, YOLOV5) if each is era for r in each.plots}
     for name in wanted:
         put(tmp_path / name, PNG, ENDED)
-    assert wanted == {name for name, _, _ in listing(tmp_path)}
+    assert wanted == {name for name, *_ in listing(tmp_path)}
 
 
 def test_a_file_that_vanishes_while_it_is_listed_is_not_there(
@@ -457,8 +458,8 @@ def test_a_file_that_vanishes_while_it_is_listed_is_not_there(
         return _Listing(entries)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert "labels.jpg" not in {name for name, _, _ in listing(path)}
-    assert "train_batch0.jpg" in {name for name, _, _ in listing(path)}
+    assert "labels.jpg" not in {name for name, *_ in listing(path)}
+    assert "train_batch0.jpg" in {name for name, *_ in listing(path)}
 
 
 class _Listing(list["os.DirEntry[str]"]):
@@ -474,9 +475,9 @@ class _Listing(list["os.DirEntry[str]"]):
 # -- input that is bad or bad on purpose
 
 
-def refused(path: Path) -> str:
+def refused(path: Path, now: float = ENDED) -> str:
     with pytest.raises(RunUnreadable) as caught:
-        scan(path, ENDED)
+        scan(path, now)
     assert caught.value.hint.endswith(".")
     return str(caught.value)
 
@@ -600,15 +601,19 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["labels.jpg", "results.png", "weights/best.pt"])
-def test_a_file_that_cannot_be_read_fails_the_run(
+def test_a_file_that_cannot_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """It must not count as half-written, for then it would never be sent."""
+    """It is not half-written, for then it would never be sent, and it keeps nothing else back."""
     path = training(tmp_path / "train")
+    whole = run_of(path)
     refuse(monkeypatch, Path(name).name, errno.EACCES)
-    assert f"{path / name} cannot be read: Permission denied." == refused(path)
+    run = run_of(path)
+    assert ({name: Unreadable("Permission denied")}, whole.state) == (run.places, run.state)
+    assert (f"{name}: cannot be read: Permission denied",) == run.unfit
+    assert {name} == whole.files.keys() - run.files.keys()
     monkeypatch.undo()
-    assert name in run_of(path).files
+    assert whole.files == run_of(path).files
 
 
 class _Closed(io.FileIO):
@@ -630,13 +635,14 @@ class _Broken(io.FileIO):
 @pytest.mark.parametrize(
     ("kind", "reason"), [(_Closed, "Permission denied"), (_Broken, "Input/output error")]
 )
-def test_a_checkpoint_that_cannot_be_read_fails_the_run(
+def test_a_checkpoint_that_cannot_be_read_is_no_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[io.FileIO], reason: str
 ) -> None:
-    """It is not a damaged one, of which nothing is to be expected."""
+    """Of a dead run it is named; of a live one it is needed, for it names the release."""
     path = training(tmp_path / "train", stripped=False)
     monkeypatch.setattr("yolo_clearml.checkpoint.io.FileIO", kind)
-    assert f"{path / 'weights/best.pt'} cannot be read: {reason}." == refused(path)
+    assert dict.fromkeys(("weights/best.pt", "weights/last.pt"), Unreadable(reason)) == run_of(path).places
+    assert f"{path / 'weights/best.pt'} cannot be read: {reason}." == refused(path, WROTE + 10)
 
 
 def test_a_file_in_place_of_the_weights_is_no_fault(tmp_path: Path) -> None:

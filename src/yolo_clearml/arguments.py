@@ -9,6 +9,7 @@ import yaml
 from .errors import RunUnreadable
 from .events import FileStamp
 from .files import read_bounded
+from .places import lfs_pointer
 
 _MOST_ARGS = 2**18  # bytes; the largest seen has 3,000, and this takes a second or two
 _MOST_NODES = 20_000  # values in args.yaml, counted through aliases, a long text as several
@@ -48,6 +49,11 @@ def read_arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]
     hint = "Restore it as Ultralytics wrote it, then run the same command again."
     try:
         data, stamp = read_bounded(path, name, _MOST_ARGS)
+        if lfs_pointer(data) is not None:
+            raise RunUnreadable(
+                f"{path / name} is a git-LFS pointer, not the arguments.",
+                "'git lfs pull' fetches it; then run the same command again.",
+            )
         loaded = yaml.load(data, Loader=_PlainLoader)  # noqa: S506  a safe loader, made safer
     except FileNotFoundError as cause:
         raise RunUnreadable(f"{path / name} is missing.", hint) from cause

@@ -32,6 +32,7 @@ from .options import (
     Command,
     DryRun,
     Exclude,
+    FollowLinks,
     Force,
     Group,
     Include,
@@ -133,6 +134,7 @@ def upload(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -151,7 +153,7 @@ def upload(
         found = _found(paths, choice, alone, interruption.stop)
         recording = RecordingSink() if dry_run else None
         if recording is not None:
-            console: Console = Plans(recording, as_json, quiet, verbose)
+            console: Console = Plans(recording, as_json, quiet, verbose, frozenset(paths))
         else:
             sent = ("wrote", _IMPORT.format(offline)) if offline else ("sent", "")
             console = choose(as_json, quiet, verbose, len(found), *sent, frozenset(paths))
@@ -181,6 +183,7 @@ def watch(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     poll: Poll = None,
     once: Once = False,
     timeout: Retry = 30.0,
@@ -215,6 +218,7 @@ def status(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -253,6 +257,7 @@ def verify_runs(
     include: Include = None,
     exclude: Exclude = None,
     stale_after: StaleAfter = None,
+    follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -275,6 +280,7 @@ def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     """Collect what a command was asked: an argument that has the name of a field is that option."""
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
     given |= {"tags": tuple(given.get("tags") or ()) or None}
+    given |= {"follow_links": tuple(given["follow_links"] or ())}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
     return Options(**given), Choice(tuple(include), tuple(exclude))
 

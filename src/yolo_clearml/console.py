@@ -16,7 +16,7 @@ from .errors import YoloClearmlError
 from .plan_text import plan_json, plan_lines
 from .sinks import RecordingSink
 from .terminal import Terminal
-from .wording import counted, mending, printable, proof_text, sent_text, shown_path, write_line
+from .wording import counted, mending, printable, proof_text, sent_text, shown_path, without, write_line
 
 if TYPE_CHECKING:
     from .compare import Verdict
@@ -170,7 +170,7 @@ class PlainLines:
                 self._notes(run, outcome)
                 self._missing(run, outcome.facts)
             case UpToDate():
-                self._result(f"{run}: up to date{_where(outcome)}")
+                self._result(f"{run}: up to date{without(outcome.facts)}{_where(outcome)}")
                 self._notes(run, outcome)
                 self._missing(run, outcome.facts)
             case Skipped():
@@ -200,7 +200,7 @@ class PlainLines:
 
     def _proof(self, run: str, outcome: Delivered | UpToDate, proof: Verdict) -> None:
         sent = f"sent {sent_text(outcome)}; " if isinstance(outcome, Delivered) else ""
-        self._result(f"{run}: {sent}{proof_text(proof)}{_where(proof)}")
+        self._result(f"{run}: {sent}{proof_text(proof, outcome.facts)}{_where(proof)}")
         found = proof.differences if proof.task_id is not None else ()
         shown = found if self._verbose else found[:_MOST_DIFFERENCES]
         for difference in shown:
@@ -220,12 +220,16 @@ class PlainLines:
 
     def _missing(self, run: str, facts: Facts) -> None:
         for fact in facts.missing if self._verbose else ():
-            self.say(f"{run}: not on disk: {printable(fact)}")
+            why = "not sent" if fact in facts.left_out else "not on disk"
+            self.say(f"{run}: {why}: {printable(fact)}")
 
     def _rest(self, outcome: Delivered) -> str:
-        unnamed = 0 if self._verbose else len(outcome.facts.missing)
-        absent = f"; {counted(unnamed, 'fact')} not on disk (-v names them)" if unnamed else ""
-        return f"{absent}{_where(outcome)}"
+        left_out = outcome.facts.left_out
+        absent = [fact for fact in outcome.facts.missing if fact not in left_out]
+        unnamed = [f"{counted(len(absent), 'fact')} not on disk"] if absent else []
+        unnamed += [f"{counted(len(left_out), 'file')} not sent"] if left_out else []
+        told = f"; {', '.join(unnamed)} (-v names them)" if unnamed and not self._verbose else ""
+        return f"{told}{_where(outcome)}"
 
     def _result(self, line: str) -> None:
         if not self._quiet:
@@ -239,9 +243,17 @@ def _where(outcome: Delivered | UpToDate | Verdict) -> str:
 class Plans:
     """What would be sent, for each run that has something to send; the others as in lines."""
 
-    def __init__(self, recording: RecordingSink, as_json: bool, quiet: bool, verbose: bool) -> None:
+    def __init__(
+        self,
+        recording: RecordingSink,
+        as_json: bool,
+        quiet: bool,
+        verbose: bool,
+        named: Collection[Path] = (),
+    ) -> None:
         self._recording, self._as_json, self._quiet = recording, as_json, quiet
-        self._lines: Console = JsonLines(quiet) if as_json else PlainLines(quiet, verbose, "would send")
+        lines = PlainLines(quiet, verbose, "would send", named)
+        self._lines: Console = JsonLines(quiet) if as_json else lines
         self._nothing = True
 
     def __enter__(self) -> Plans:
@@ -250,9 +262,12 @@ class Plans:
     def show(self, outcome: Outcome) -> None:
         """Print the plan of a run that is done, instead of saying that it was delivered."""
         self._nothing = self._nothing and not isinstance(outcome, (Delivered, Failed))
+        if isinstance(outcome, (Delivered, Failed)) and outcome.run in self._recording.recorded:
+            self._plan(outcome)
         if not isinstance(outcome, Delivered):
             self._lines.show(outcome)
-            return
+
+    def _plan(self, outcome: Delivered | Failed) -> None:
         plan, reports = self._recording.recorded.pop(outcome.run)
         if self._quiet:
             return

@@ -19,10 +19,20 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import HoldsLess, OurFault, RunBusy, RunGone, TaskOffLimits, UsageError, YoloClearmlError
+from .errors import (
+    HoldsLess,
+    OurFault,
+    RunBusy,
+    RunGone,
+    RunUnreadable,
+    TaskOffLimits,
+    UsageError,
+    YoloClearmlError,
+)
 from .events import Plan, RunState
 from .finding import Found
 from .ledger import Held, Ledger, Ledgers, settled_stamp
+from .places import left_out, notes, unreadable
 from .rules import Wishes, fitness_by_epoch, main_metric, plan
 from .scan import NotARun, Run, listing, scan
 from .sinks import Acknowledged, Noted, Prover, Sent, Sink, acknowledged
@@ -49,6 +59,7 @@ class Facts:
     fitness: float | None = None  # the best so far
     curve: tuple[float, ...] = ()  # of the fitness, a few values evenly spaced
     events: int = 0  # points, images and plots that there are to tell by now
+    left_out: tuple[str, ...] = ()  # files that are there and not sent, each with why; all in `missing` too
 
     def stored(self) -> dict[str, Any]:
         """Give the facts as JSON can hold them, for the ledger."""
@@ -74,6 +85,7 @@ class Facts:
                 curve=tuple(map(float, stored.get("curve", ()))),
                 events=int(stored.get("events", 0)),
                 missing=tuple(map(str, stored.get("missing", ()))),
+                left_out=tuple(map(str, stored.get("left_out", ()))),
             )
         except (ValueError, TypeError, LookupError, OverflowError):  # the last of an integer of 1e999
             return cls()
@@ -223,11 +235,12 @@ class Work:
     new: bool = False  # make a new task
     aim: Aim = Aim.DELIVER
     task_id: str | None = None  # complete this task, whoever made it
+    follow: tuple[Path, ...] = ()  # real paths of folders that a link in a run may lead into
     now: Callable[[], float] = time.time  # seconds since the epoch
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
 
     def __post_init__(self) -> None:
-        self.asked = repr((self.wishes, self.stale_after))
+        self.asked = repr((self.wishes, self.stale_after))  # what is followed shows in the listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +333,7 @@ def _settled(path: Path, work: Work, unasked: bool = False) -> UpToDate | tuple[
     Where ClearML's configuration has changed since, the server is to be asked first, but for a look that is
     to be ``unasked``.
     """
-    settled = settled_stamp(listing(path), work.asked)
+    settled = settled_stamp(listing(path, work.follow), work.asked)
     ledger = work.ledgers.load(path)
     sure = ledger.configured == work.server_hint
     proven = sure and ledger.verified == settled
@@ -343,6 +356,7 @@ class _SoFar:
     files: int = 0
     size: int = 0  # bytes of files
     notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
+    unread: RunUnreadable | None = None  # what is to be said of files that the run has and nobody may read
 
 
 def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
@@ -352,6 +366,8 @@ def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]
         outcome = yield from _visited(path, work, keep_alive, so_far)
     except HoldsLess as less:
         outcome = Skipped(path, str(less), less.hint)
+        if so_far.unread is not None:
+            outcome = _failed(path, so_far.unread, so_far)  # it may hold less for that alone
     except YoloClearmlError as error:
         outcome = _failed(path, error, so_far)
     yield outcome
@@ -368,6 +384,9 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
         return looked
     ledger = so_far.ledger if so_far.ledger.run == looked.planned.key else Ledger()
     pending = acknowledged(ledger.pending(looked.planned)).events
+    if so_far.unread is not None:
+        so_far.pending = pending
+        return _failed(path, so_far.unread, so_far)
     if ledger.pending(looked.planned):
         return Pending(path, so_far.facts, ledger.task, ledger.url, pending)
     unsure = ledger.configured != work.server_hint
@@ -400,6 +419,7 @@ class _Looked:
     settled: str  # stamp of the files before they were read
     live: bool
     again: float | None  # as in Delivered
+    notes: tuple[str, ...]  # of files that are links or pointers
 
 
 def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Looked | UpToDate | Skipped:
@@ -408,14 +428,19 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
         return looked
     settled, ledger = looked
     so_far.ledger = ledger
-    run = scan(path, work.now(), work.stale_after)
+    run = scan(path, work.now(), work.stale_after, work.follow)
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)
     planned = plan(run, work.wishes)
     if not work.new and work.task_id is None:
         planned, so_far.notes = _as_made(planned, ledger, work.wishes)
     so_far.facts = facts_of(run, planned, work.wishes)
-    return _Looked(planned, settled, run.state is RunState.LIVE, run.again)
+    unread, live = unreadable(path, run.places), run.state is RunState.LIVE
+    if unread is not None and live:  # which is looked at again anyway, and must be kept alive
+        so_far.notes += (f"{unread} {unread.hint}",)
+    else:
+        so_far.unread = unread
+    return _Looked(planned, settled, live, run.again, tuple(notes(run.places)))
 
 
 def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
@@ -423,20 +448,26 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
     if not isinstance(looked, _Looked):
         return looked
     # looking again must find the same: a run that ended is settled, one that lives is not
-    settled = None if looked.live else looked.settled
+    # nor is one with a file that could not be read: to be readable changes nothing that is listed
+    settled = None if looked.live or so_far.unread else looked.settled
     alive = keep_alive and looked.live
     if work.aim is Aim.VERIFY:
         ledger = so_far.ledger
-        outcome: Delivered | UpToDate = UpToDate(path, so_far.facts, ledger.task, ledger.url)
+        outcome: Delivered | UpToDate = UpToDate(
+            path, so_far.facts, ledger.task, ledger.url, notes=looked.notes
+        )
     else:
         with work.ledgers.hold(path) as held:
             outcome = yield from _deliver(path, looked.planned, held, settled, alive, work, so_far)
     if work.aim is not Aim.DELIVER:
-        outcome = replace(outcome, proof=_prove(path, looked, work))
+        outcome = replace(outcome, proof=_prove(path, looked, settled, work))
+    if so_far.unread is not None and not (outcome.proof and outcome.proof.differences):
+        told = " ".join((so_far.unread.hint, *outcome.notes))  # a failure has no notes of its own
+        raise RunUnreadable(str(so_far.unread), told)
     return replace(outcome, again=looked.again)
 
 
-def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
+def _prove(path: Path, looked: _Looked, settled: str | None, work: Work) -> Verdict:
     """Read everything back; that it was the same is remembered until something changes."""
     sink = work.sink()
     if not isinstance(sink, Prover):
@@ -454,8 +485,8 @@ def _prove(path: Path, looked: _Looked, work: Work) -> Verdict:
     elif verdict.differences:
         known = replace(ledger, verified=None)
     else:
-        proven = ledger.settled == looked.settled and ledger.configured == work.server_hint
-        known = replace(ledger, verified=looked.settled if proven else None)
+        proven = ledger.settled == settled and ledger.configured == work.server_hint
+        known = replace(ledger, verified=settled if proven else None)
     if known != ledger:  # ours, then
         with contextlib.suppress(RunBusy), work.ledgers.hold(path) as held:
             if held.ledger == ledger:  # what was verified, not what another call has made of it meanwhile
@@ -488,6 +519,7 @@ def facts_of(run: Run, planned: Plan, wishes: Wishes) -> Facts:
         curve=tuple(float(f"{value:.4g}") for value in _evenly(fitness, _CURVE)),
         events=acknowledged(planned.reports).events,
         missing=planned.missing,
+        left_out=left_out(run.places),
     )
 
 

@@ -21,6 +21,14 @@ class RunState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """Where a link leads that was followed: a folder that may be followed into, and a file below it."""
+
+    folder: str  # its real path
+    name: str  # below it, with forward slashes and no link on the way
+
+
+@dataclass(frozen=True, slots=True)
 class FileStamp:
     """One regular file of a run, as it was when looked at."""
 
@@ -28,6 +36,7 @@ class FileStamp:
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
     content: str = ""  # tells its bytes from others, see files.content_digest; "" where not read
+    behind: Behind | None = None  # where it lies, if the run has a link in its place
 
 
 @dataclass(frozen=True, slots=True)

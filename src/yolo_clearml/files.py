@@ -62,6 +62,11 @@ def open_regular(root: Path, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
+def place_of(root: Path, stamp: FileStamp) -> tuple[Path, str]:
+    """Say where `open_regular` finds a file: below the run, or where a followed link leads."""
+    return (Path(stamp.behind.folder), stamp.behind.name) if stamp.behind else (root, stamp.name)
+
+
 @contextlib.contextmanager
 def open_stamped(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
     """Open a file to send it, and vouch for it: what was read is what ``stamp`` describes.
@@ -78,7 +83,7 @@ def open_stamped(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
 
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open_regular(root, stamp.name))
+            file = stack.enter_context(open_regular(*place_of(root, stamp)))
         except OSError as cause:
             raise RunChanged(
                 f"{root / stamp.name} cannot be read any more: {cause.strerror or cause}.",
@@ -113,13 +118,18 @@ def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
     return data, FileStamp(name, len(data), now.st_mtime_ns)
 
 
+def is_judged(cause: OSError) -> bool:
+    """Tell whether an error says of a file that it is none, as `raise_unless_judged` has it."""
+    return cause.errno in _NO_FILE
+
+
 def raise_unless_judged(path: Path, cause: OSError) -> None:
     """Tell what says something of a file from what only keeps it from being read; raises RunUnreadable.
 
     A file that is gone, a link or too short will be another one when it is listed again, so a verdict
     about it may be remembered. One that exists and could not be read may be readable tomorrow, unchanged.
     """
-    if cause.errno not in _NO_FILE:
+    if not is_judged(cause):
         raise RunUnreadable(
             f"{path} cannot be read: {cause.strerror or cause}.",
             "Make it readable, then run the same command again.",
@@ -142,13 +152,14 @@ def content_digest(root: Path, name: str) -> str:
         return ""
 
 
-def is_whole_picture(root: Path, name: str) -> bool:
+def is_whole_picture(root: Path, name: str, called: str | None = None) -> bool:
     """Tell whether a .png or .jpg begins and ends as its format demands.
 
+    ``called`` is what a run calls it, where that has a link in its place.
     Ultralytics draws in place and in threads, so a picture can be seen empty or half-written. One that is
     too large is none. Raises RunUnreadable where it cannot be read.
     """
-    head, tail = PNG if name.endswith(".png") else _JPEG
+    head, tail = PNG if (called or name).endswith(".png") else _JPEG
     try:
         with open_regular(root, name) as file:
             if file.read(len(head)) != head:

@@ -110,7 +110,7 @@ class Ledgers(Protocol):
         """Hold the ledger of a run directory; raises RunBusy where another process does."""
 
 
-def settled_stamp(listing: Sequence[tuple[str, int, int]], wishes: str) -> str:
+def settled_stamp(listing: Sequence[tuple[object, ...]], wishes: str) -> str:
     """Digest all of a run that could give a pass something to do, from its listing alone."""
     return hashlib.sha256(repr((listing, wishes)).encode()).hexdigest()[:32]
 

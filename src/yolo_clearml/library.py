@@ -53,6 +53,7 @@ class Options:
     task_id: str | None = None  # for one run
     jobs: int = 4
     stale_after: float | None = None  # seconds
+    follow_links: tuple[Path, ...] = ()  # folders that links in a run may lead into
     timeout: float = 30.0  # seconds
 
     def __post_init__(self) -> None:
@@ -67,6 +68,13 @@ class Options:
         require(1 <= self.jobs <= _MOST_JOBS, f"--jobs needs a number from 1 to {_MOST_JOBS}.")
         require_seconds("--timeout", self.timeout)
         require_seconds("--stale-after", self.stale_after)
+        self.follow()
+
+    def follow(self) -> tuple[Path, ...]:
+        """Give the real paths of the folders that may be followed into; raises UsageError."""
+        for folder in self.follow_links:
+            require(folder.is_dir(), f"--follow-links {folder} is no folder.")
+        return tuple(folder.resolve() for folder in self.follow_links)
 
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run says; raises UsageError."""
@@ -98,7 +106,7 @@ class Options:
 
 def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
     """Read one run directory; raises RunUnreadable."""
-    return scan(path, time.time(), options.stale_after)
+    return scan(path, time.time(), options.stale_after, options.follow())
 
 
 def plan_run(run: Run, options: Options = Options()) -> Plan:
@@ -164,7 +172,7 @@ def watch(
     stop = stop or threading.Event()
     work = _work(options, stop)
     agenda = Agenda(work.sink.renew, stop, once)
-    with Lookout(list(roots), agenda, say, stop, poll, choice):
+    with Lookout(list(roots), agenda, say, stop, poll, choice, follow=work.follow):
         if not agenda.open_runs:
             say("There is no run yet; waiting for the first.")
         yield from follow(agenda, work, options.jobs, stop)
@@ -203,6 +211,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
         server_hint=configuration_stamp(),
         wishes=options.wishes(),
         stale_after=options.stale_after,
+        follow=options.follow(),
         force=options.force,
         new=options.new,
         aim=Aim.DELIVER_AND_VERIFY if options.verify else Aim.DELIVER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from enum import Enum
 from functools import partial
@@ -14,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
+_FOLLOW = "--follow-links"
 POLL_EVERY = 5.0  # seconds
 
 _WHICH = "Which runs"  # the groups that the help is in
@@ -87,6 +89,18 @@ StaleAfter = Annotated[
         min=1.0,
         help="An unfinished run that nothing has written to for so long has died."
         " Default: 1800, or three of its longest epochs.",
+    ),
+]
+FollowLinks = Annotated[
+    list[Path] | None,
+    _option(
+        _WHICH,
+        _FOLLOW,
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Follow links of a run that lead into this folder; repeat for more (in the variable: with :"
+        " between). Default: no link is followed.",
     ),
 ]
 States = Annotated[
@@ -315,6 +329,9 @@ class Command(_Grouped, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let an error say where the value stands that it is about, and what is wrong with it alone."""
         try:
+            # of a shell's variable that is not set; to the parser it is the current folder
+            if f"{_FOLLOW}=" in args or (_FOLLOW, "") in itertools.pairwise(args):
+                raise typer.BadParameter("It is empty.", param_hint=f"'{_FOLLOW}'")
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             option = error.param

@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import assert_never
 
 from . import task_log
-from .engine import Delivered
+from .engine import Delivered, Failed
 from .errors import shown_value
 from .events import (
     STATUS,
@@ -31,7 +31,7 @@ from .events import (
 from .wording import printable, sent_text, shown_path
 
 
-def plan_lines(outcome: Delivered, plan: Plan, pending: Sequence[Report]) -> Iterator[str]:
+def plan_lines(outcome: Delivered | Failed, plan: Plan, pending: Sequence[Report]) -> Iterator[str]:
     """Write a plan for a person: every event that would be sent, one a line, the same every time."""
     yield f"{shown_path(outcome.run)}: would send {sent_text(outcome)}"
     known = f"  id {outcome.task_id}" if outcome.task_id else ""
@@ -111,4 +111,4 @@ def _event_json(event: object) -> Any:
         return event
     fields = {name: _event_json(getattr(event, name)) for name in slots}
     kind = type(event).__name__
-    return fields if kind in ("FileStamp", "Parameter") else {"event": kind, **fields}
+    return fields if kind in ("FileStamp", "Behind", "Parameter") else {"event": kind, **fields}

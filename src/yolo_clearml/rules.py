@@ -34,6 +34,8 @@ from .events import (
     SingleValue,
     Status,
 )
+from .places import Earlier, Empty, Torn, described, notes
+from .relatives import Relative
 from .release import Release
 from .results_csv import Row
 from .scan import Run, plots_wanted
@@ -103,7 +105,7 @@ def plan(run: Run, wishes: Wishes) -> Plan:
     Where the release is not known, and those that it may be did not all report this alike, a note says so.
     """
     planned = _plan(run, wishes, _era(run, wishes))
-    if run.releases.known or wishes.rules is not None:
+    if run.releases.known or run.relative is not None or wishes.rules is not None:
         return planned
     note = _note_of_guess(run, wishes, planned)
     return replace(planned, notes=(*planned.notes, note)) if note else planned
@@ -130,6 +132,7 @@ def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
         _output_model(run, era, folder[1], iterations, draft)
     draft.report(STATUS, Status(run.state))
     draft.missing += run.unfit
+    draft.notes += notes(run.places)
     if run.earlier_rows:
         draft.missing.append(
             f"{run.earlier_rows} rows of an earlier training at the top of the same results.csv"
@@ -137,6 +140,8 @@ def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
     if run.table.malformed:
         lines = ", ".join(map(str, run.table.malformed[:10]))
         draft.missing.append(f"{len(run.table.malformed)} unreadable lines of results.csv (line {lines})")
+    if run.relative is not None:
+        draft.notes.append(_nearest(run.relative, run, wishes))
     tags = wishes.tags if wishes.tags is not None else (era.tag,)
     comment = f"Replayed by yolo-clearml from the run directory {_save_dir(run)}."
     return Plan(
@@ -152,10 +157,25 @@ def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
     )
 
 
+def _nearest(relative: Relative, run: Run, wishes: Wishes) -> str:
+    """Say by whose rules a training of a fork or an elder relative is reported."""
+    if run.yolov5:
+        return f"{relative.text}; it is reported as the callback of YOLOv5 7.0, the nearest, would have."
+    rules = _dotted(wishes.rules or _nearest_release(run, wishes))
+    chosen = "" if wishes.rules else ", the nearest known; --rules chooses others"
+    return f"{relative.text}; it is reported by the rules of {rules}{chosen}."
+
+
 def _era(run: Run, wishes: Wishes) -> Era:
     if run.yolov5:
         return YOLOV5
     return era_of(wishes.rules) if wishes.rules else likeliest_era(run.releases)
+
+
+def _nearest_release(run: Run, wishes: Wishes) -> Release:
+    """Give the oldest release that a run may be of and whose rules it is reported by."""
+    nearest = run.releases.early[0] if run.releases.contradictory else run.releases.first
+    return max(_era(run, wishes).since, nearest)
 
 
 def _note_of_guess(run: Run, wishes: Wishes, planned: Plan) -> str | None:
@@ -163,8 +183,7 @@ def _note_of_guess(run: Run, wishes: Wishes, planned: Plan) -> str | None:
     unfit = "; ".join(it for it in run.unfit if it.startswith("weights"))
     unknown = f"No checkpoint names the release{unfit and f' ({unfit})'}"
     era = _era(run, wishes)
-    nearest = run.releases.early[0] if run.releases.contradictory else run.releases.first
-    used = f"reported by the rules of {_dotted(max(era.since, nearest))}, --rules chooses others."
+    used = f"reported by the rules of {_dotted(_nearest_release(run, wishes))}, --rules chooses others."
     if run.releases.contradictory:
         return f"{unknown}, and args.yaml, results.csv and the pictures fit no release together; {used}"
     eras = eras_between(run.releases.first, run.releases.last)
@@ -512,9 +531,10 @@ def _output_model(run: Run, era: Era, name: str, iterations: _Iterations, draft:
     stamp = run.files.get("weights/best.pt")
     if stamp is None or run.best is None:
         draft.missing.append("the output model (weights/best.pt)")
-        why = [unfit for unfit in run.unfit if unfit.startswith("weights/best.pt:")]
-        again = "Restore it as Ultralytics wrote it, then run the same command again."
-        draft.notes += [f"The output model is not sent ({it}). {again}" for it in why]
+        place = run.places.get("weights/best.pt")
+        if isinstance(place, (Torn, Empty, Earlier)):  # of others it is said what they are, and what helps
+            again = "Restore it as Ultralytics wrote it, then run the same command again."
+            draft.notes.append(f"The output model is not sent (weights/best.pt: {described(place)}). {again}")
         return
     labels: dict[str, int] = {}
     for index, name_of_class in run.best.names.items():

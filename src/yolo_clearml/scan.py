@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -11,8 +12,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import RunGone, RunUnreadable
-from .events import FileStamp, RunState
-from .files import LARGEST_PICTURE, content_digest, is_whole_picture, raise_unless_judged, read_bounded
+from .events import Behind, FileStamp, RunState
+from .files import (
+    LARGEST_PICTURE,
+    content_digest,
+    is_judged,
+    is_whole_picture,
+    place_of,
+    read_bounded,
+)
+from .places import (
+    Earlier,
+    Empty,
+    LfsPointer,
+    Link,
+    Place,
+    TooLarge,
+    Torn,
+    Unreadable,
+    described,
+    in_place_of,
+    lfs_pointer,
+    notes,
+    small_file,
+)
+from .places import follow as follow_link
+from .relatives import Relative, relative_of, why_foreign
 from .release import Releases, guess_releases, known_release, parse_release
 from .results_csv import Table, last_stretch, latest_rows, parse
 from .times import Times, last_write, when
@@ -34,12 +59,14 @@ _PICTURE = re.compile(
     r"|(results|confusion_matrix|confusion_matrix_normalized|.*_curve)\.png",
     re.DOTALL,
 )
+_VALIDATED = re.compile(r"(val.*|confusion_matrix.*|.*_curve)\.(jpg|png)", re.DOTALL)
 _WEIGHTS = ("weights/best.pt", "weights/last.pt")
 ARGUMENT_FILES = ("args.yaml", "opt.yaml")
 _DATA_FILES = frozenset({*_WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"})
 
 
-Listed: TypeAlias = "tuple[str, int, int]"  # name within the run, size in bytes, mtime in nanoseconds
+# name within the run, size in bytes, mtime in nanoseconds; where it is behind a link, or what is in its place
+Listed: TypeAlias = "tuple[str, int, int, Behind | Link | Unreadable | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +85,12 @@ class Run:
     times: Times
     copied: bool  # without its file times, so that they say nothing
     again: float | None  # seconds since the epoch; when it counts as dead, if nothing is written by then
+    relative: Relative | None  # whose trainer wrote it, if not that of a release whose callback is known
     best: Checkpoint | None
     last: Checkpoint | None
     files: Mapping[str, FileStamp]  # whole pictures and weights that belong to this training
     unfit: tuple[str, ...]  # files left out, each with why, in words
+    places: Mapping[str, Place]  # the same for programs; a key "weights" is a link in place of that folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +103,11 @@ class NotARun:
     again: float | None = None  # seconds since the epoch; when time alone makes something else of it
 
 
-def listing(path: Path) -> tuple[Listed, ...]:
+def listing(path: Path, follow: Sequence[Path] = ()) -> tuple[Listed, ...]:
     """List the files a run may be made of, from two directory listings and a stat each; sorted by name.
 
-    Links are left out, so is everything Ultralytics did not write. Of more than 500 pictures the first by
-    name are listed. Raises RunUnreadable.
+    Links are followed into the folders ``follow``, real paths, alone. What Ultralytics did not write is left
+    out. Of more than 500 pictures the first by name are listed. Raises RunUnreadable.
     """
     found: list[Listed] = []
     weights = False
@@ -86,14 +115,13 @@ def listing(path: Path) -> tuple[Listed, ...]:
         with os.scandir(path) as entries:
             for entry in entries:
                 if is_of_a_run(entry.name):
-                    _list(entry, entry.name, found)
+                    _list(path, entry, entry.name, follow, found)
                 elif entry.name == "weights":
                     weights = entry.is_dir(follow_symlinks=False)
+                    if entry.is_symlink():
+                        _list_behind(path, follow, found)
         if weights:
-            with os.scandir(path / "weights") as entries:
-                for entry in entries:
-                    if (name := f"weights/{entry.name}") in _WEIGHTS:
-                        _list(entry, name, found)
+            _list_weights(path, follow, found)
     except FileNotFoundError as cause:
         raise RunGone(f"{path} is not there any more.", "Give the path it has now.") from cause
     except OSError as cause:
@@ -108,13 +136,63 @@ def listing(path: Path) -> tuple[Listed, ...]:
     return tuple(listed for listed in found if listed not in left_off)
 
 
-def _list(entry: os.DirEntry[str], name: str, found: list[Listed]) -> None:
+def _list(
+    path: Path, entry: os.DirEntry[str], name: str, follow: Sequence[Path], found: list[Listed]
+) -> None:
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # a live run replaces files
         return
+    except OSError as cause:
+        found.append((name, 0, 0, Unreadable(cause.strerror or str(cause))))
+        return
     if stat.S_ISREG(status.st_mode):
-        found.append((name, status.st_size, status.st_mtime_ns))
+        found.append((name, status.st_size, status.st_mtime_ns, None))
+    elif stat.S_ISLNK(status.st_mode):
+        _list_link(path, name, follow, found)
+
+
+def _list_weights(path: Path, follow: Sequence[Path], found: list[Listed]) -> None:
+    try:
+        with os.scandir(path / "weights") as entries:
+            for entry in entries:
+                if (name := f"weights/{entry.name}") in _WEIGHTS:
+                    _list(path, entry, name, follow, found)
+    except FileNotFoundError:
+        raise
+    except OSError as cause:
+        found.append(("weights", 0, 0, Unreadable(cause.strerror or str(cause))))
+
+
+def _list_link(path: Path, name: str, follow: Sequence[Path], found: list[Listed]) -> None:
+    """List what is behind a link where it may be followed, and else the link, whose target is not touched."""
+    try:
+        behind = follow_link(path / name, follow) if follow else None
+        if behind is None:
+            found.append((name, 0, 0, Link(_target(path / name), asked=bool(follow))))
+            return
+        status = os.lstat(os.path.join(behind.folder, behind.name))  # noqa: PTH118
+    except OSError:  # since it was listed
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.append((name, status.st_size, status.st_mtime_ns, behind))
+
+
+def _target(path: Path) -> str:
+    """Where a link says it leads; of a file in a folder that is a link, where that does."""
+    return str((path if path.is_symlink() else path.parent).readlink())
+
+
+def _list_behind(path: Path, follow: Sequence[Path], found: list[Listed]) -> None:
+    """List the weights behind a link in place of their folder, or else that link."""
+    if follow and follow_link(path / "weights", follow) is not None:
+        for name in _WEIGHTS:
+            if os.path.lexists(path / name):
+                _list_link(path, name, follow, found)
+        return
+    with contextlib.suppress(OSError):  # since it was listed
+        target = str((path / "weights").readlink())
+        found.append(("weights", 0, 0, Link(target, asked=bool(follow))))
 
 
 def is_of_a_run(name: str) -> bool:
@@ -131,25 +209,36 @@ def plots_wanted(args: Mapping[str, object], yolov5: bool) -> bool:
     return not args.get("noplots", False) if yolov5 else bool(args.get("plots", True))
 
 
-def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotARun:
+def scan(
+    path: Path, now: float, stale_after: float | None = None, follow: Sequence[Path] = ()
+) -> Run | NotARun:
     """Read one run directory.
 
     ``now`` is seconds since the epoch, ``stale_after`` the seconds after which an unfinished run that
-    nothing has written to has died; None: half an hour, or three of its longest epochs. Raises
-    RunUnreadable.
+    nothing has written to has died; None: half an hour, or three of its longest epochs. Links are followed
+    into the folders ``follow``, real paths, alone. Raises RunUnreadable.
     """
-    listed = {name: FileStamp(name, size, mtime_ns) for name, size, mtime_ns in listing(path)}
-    yolov5 = "args.yaml" not in listed and "opt.yaml" in listed
+    listed, places = _stamps(listing(path, follow))
+    yolov5 = not any("args.yaml" in there for there in (listed, places)) and "opt.yaml" in {
+        **listed,
+        **places,
+    }
     # here: most runs are all there, and this takes longer to import than it takes to see that
     from .arguments import read_arguments
 
-    args, args_stamp = read_arguments(path, "opt.yaml" if yolov5 else "args.yaml")
-    hyp = read_arguments(path, "hyp.yaml")[0] if yolov5 and "hyp.yaml" in listed else {}
+    args, args_stamp = read_arguments(*_source(path, "opt.yaml" if yolov5 else "args.yaml", listed, places))
+    with_hyp = yolov5 and ("hyp.yaml" in listed or "hyp.yaml" in places)
+    hyp = read_arguments(*_source(path, "hyp.yaml", listed, places))[0] if with_hyp else {}
     try:
-        data, csv_stamp = read_bounded(path, "results.csv", _MOST_RESULTS)
+        data, csv_stamp = read_bounded(*_source(path, "results.csv", listed, places), _MOST_RESULTS)
         there = "holds no epoch" if data else "is empty"
     except FileNotFoundError:
         data, csv_stamp, there = b"", args_stamp, "is missing"
+    if lfs_pointer(data) is not None:
+        raise RunUnreadable(
+            f"{path / 'results.csv'} is a git-LFS pointer, not the table.",
+            "'git lfs pull' fetches it; then run the same command again.",
+        )
     lines, cells = data.count(b"\n"), data.count(b",")
     if lines > _MOST_LINES or cells > _MOST_CELLS:
         raise RunUnreadable(
@@ -174,25 +263,37 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     fresh = now - newest < patience
     begun_anew = not resumed and args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
     if not stretch.rows:
-        _raise_if_trained(path, listed, args_stamp, f"{path / 'results.csv'} {there}")
+        foreign = why_foreign(path, yolov5, args) if there == "is missing" else None
+        if foreign is not None:
+            return NotARun(path, *foreign)
+        _raise_if_trained(path, listed, args_stamp, f"{path / 'results.csv'} {there}", fresh)
     if not stretch.rows or (begun_anew and fresh):
         if fresh:
             return NotARun(path, "has not finished an epoch yet", "Nothing to report yet.", newest + patience)
         return NotARun(path, "died before its first epoch ended", "There is nothing to report.")
 
     own, earlier_files = _own_files(listed, args_stamp, csv_stamp, stretch, resumed)
-    unfit = list(earlier_files)
+    places |= dict.fromkeys(earlier_files, Earlier())
     checkpoints: dict[str, Checkpoint] = {}
     for name in _WEIGHTS:
         if name in own:
-            saved = _checkpoint(path, name)
-            if isinstance(saved, str):
-                unfit.append(f"{name}: {saved}")
-            else:
+            saved, place = _checkpoint(path, own[name])
+            if saved is not None:
                 checkpoints[name] = saved
+            if place is not None:
+                places[name] = place
+    places |= {n: p for n, s in own.items() if n not in _WEIGHTS and (p := _picture(path, s)) is not None}
     best, last = (checkpoints.get(name) for name in _WEIGHTS)
-    release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)
-    release = (7, 0, 0) if yolov5 else release
+    versions = [c.release for c in (last, best) if c and c.release]
+    release = next((r for v in versions if (r := parse_release(v)) and r[0] == 8), None)
+    strange = versions[0] if versions and release is None else None
+    relative = relative_of(yolov5, stretch.columns, args, strange)
+    if yolov5:
+        releases = replace(known_release((7, 0, 0)), known=relative is None)
+    elif release is not None:
+        releases = known_release(release)
+    else:
+        releases = guess_releases(stretch.columns, stretch.rows[0].epoch, args, own)
     batch = own.get("train_batch0.jpg", args_stamp)
     times = when(stretch, csv_stamp.mtime_ns // _MS_NS, batch.mtime_ns // _MS_NS)
     written = _last_write(last or best, stretch, times)
@@ -202,25 +303,25 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     if stale_after is None:
         patience = max(patience, _STALE_EPOCHS * times.longest_epoch)
     dead = (written / 1000 if copied else newest) + patience
-    half = sorted(n for n in own if n not in _WEIGHTS and not is_whole_picture(path, n))
-    broken = [n for n in own if n in _WEIGHTS and n not in checkpoints]
-    state = _state(own, checkpoints, csv_stamp, now < dead, plots_wanted(args, yolov5), [*half, *broken])
+    half = [n for n in own if isinstance(places.get(n), (Torn, Empty))]
+    # where git-lfs has yet to fetch the weights nothing trains, however new the clone is
+    cloned = not checkpoints and any(isinstance(place, LfsPointer) for place in places.values())
+    live = now < dead and not cloned
+    state = _state(own, checkpoints, csv_stamp, live, plots_wanted(args, yolov5), half)
     if state is RunState.LIVE and not checkpoints and args.get("save", True) and not yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
-        what = "checkpoint that can be read" if broken else "checkpoint"
-        return NotARun(path, f"has no {what} yet", "It is looked at again next time.", dead)
+        return _without_release(path, places, dead)
+    files, unread = _with_content(path, {n: s for n, s in own.items() if n not in places}, state)
+    places |= unread
     if state is RunState.LIVE:
-        unfit = earlier_files  # what is half-written now will be whole next time
-    else:
-        unfit += [f"{n}: {_why_unfit(own[n].size)}" for n in half]
+        # what is half-written now will be whole next time
+        places = {n: p for n, p in places.items() if not isinstance(p, (Torn, Empty, TooLarge))}
     return Run(
         path=path,
         args=args,
         hyp=hyp,
         yolov5=yolov5,
-        releases=known_release(release)
-        if release
-        else guess_releases(stretch.columns, stretch.rows[0].epoch, args, own),
+        releases=releases,
         state=state,
         first_row=stretch.rows[0].raw.strip(),
         table=latest_rows(stretch),
@@ -228,43 +329,106 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         times=times,
         copied=copied,
         again=dead if state is RunState.LIVE else None,
+        relative=relative,
         best=best,
         last=last,
-        files=_with_content(path, {n: s for n, s in own.items() if n not in half}, state),
-        unfit=tuple(sorted(unfit)),
+        files=files,
+        unfit=tuple(sorted(f"{name}: {described(place)}" for name, place in places.items())),
+        places=places,
     )
 
 
-def _checkpoint(path: Path, name: str) -> Checkpoint | str:
-    """Read a checkpoint, or say what is wrong with it; raises RunUnreadable."""
+def _stamps(listed: Sequence[Listed]) -> tuple[dict[str, FileStamp], dict[str, Place]]:
+    """Part the files of a run from what stands in the place of some."""
+    stamps: dict[str, FileStamp] = {}
+    places: dict[str, Place] = {}
+    for name, size, mtime_ns, link in listed:
+        if isinstance(link, (Link, Unreadable)):
+            places[name] = link
+        else:
+            stamps[name] = FileStamp(name, size, mtime_ns, behind=link)
+    return stamps, places
+
+
+def _source(
+    path: Path, name: str, listed: Mapping[str, FileStamp], places: Mapping[str, Place]
+) -> tuple[Path, str]:
+    """Say where a file is to be read without which nothing can be reported; raises RunUnreadable."""
+    if isinstance(place := places.get(name), Unreadable):
+        raise RunUnreadable(
+            f"{path / name} cannot be read: {place.reason}.",
+            "Make it readable, then run the same command again.",
+        )
+    if place is not None:
+        raise RunUnreadable(
+            f"{path / name} cannot be read: it is {described(place)}.",
+            "Nothing can be reported without it: let the link be followed, or put the file in its place.",
+        )
+    return place_of(path, listed[name]) if name in listed else (path, name)
+
+
+def _checkpoint(path: Path, stamp: FileStamp) -> tuple[Checkpoint | None, Place | None]:
+    """Read a checkpoint, or say what is in its place."""
     from .checkpoint import CheckpointUnreadable, read_checkpoint  # here, as in `scan`
 
+    root, name = place_of(path, stamp)
     try:
-        return read_checkpoint(path / name, path)
+        return read_checkpoint(root / name, root), None
     except CheckpointUnreadable as error:
-        if isinstance(error.__cause__, OSError):
-            raise_unless_judged(path / name, error.__cause__)
-        return error.reason.rstrip(".")
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not is_judged(cause):
+            return None, Unreadable(cause.strerror or str(cause))
+        return None, small_file(root, name) or Torn(error.reason.rstrip("."))
 
 
-def _raise_if_trained(path: Path, listed: Mapping[str, FileStamp], args: FileStamp, what: str) -> None:
-    """Raise RunUnreadable where a checkpoint of this training says it finished; ``what`` it has for rows."""
-    for name in _WEIGHTS:
-        # what is older than args.yaml is of a training before this one
-        if name not in listed or listed[name].mtime_ns < args.mtime_ns - _SECOND_NS:
-            continue
-        saved = _checkpoint(path, name)
-        if not isinstance(saved, str) and saved.stripped:
+def _picture(path: Path, stamp: FileStamp) -> Place | None:
+    """Say what is in the place of a picture that is none; None where it is whole."""
+    root, name = place_of(path, stamp)
+    try:
+        if is_whole_picture(root, name, stamp.name):
+            return None
+    except RunUnreadable as error:
+        return _unreadable(error)
+    return (
+        TooLarge() if stamp.size > LARGEST_PICTURE else small_file(root, name) or Torn("not a whole picture")
+    )
+
+
+def _unreadable(error: RunUnreadable) -> Unreadable:
+    return Unreadable(getattr(error.__cause__, "strerror", None) or str(error.__cause__))
+
+
+def _without_release(path: Path, places: Mapping[str, Place], dead: float) -> NotARun:
+    """Say why a live run is not reported yet; raises RunUnreadable."""
+    found = {
+        name: place for name in _WEIGHTS if (place := in_place_of(name, places)) not in (None, Earlier())
+    }
+    for name, place in found.items():
+        if isinstance(place, Unreadable):
             raise RunUnreadable(
-                f"{what} although the training has finished.",
-                "Restore it as Ultralytics wrote it, then run the same command again.",
+                f"{path / name} cannot be read: {place.reason}.",
+                "Make it readable, then run the same command again.",
             )
+    links = notes({n: p for n, p in places.items() if n in ("weights", *_WEIGHTS) and isinstance(p, Link)})
+    what = "checkpoint that can be read" if found else "checkpoint"
+    hint = " ".join(links) or "It is looked at again next time."
+    return NotARun(path, f"has no {what} yet", hint, dead)
 
 
-def _why_unfit(size: int) -> str:
-    if size > LARGEST_PICTURE:
-        return "too large for a picture"
-    return "empty" if size == 0 else "not a whole picture"
+def _raise_if_trained(
+    path: Path, listed: Mapping[str, FileStamp], args: FileStamp, what: str, fresh: bool
+) -> None:
+    """Raise RunUnreadable where files of this training show that it had rows; ``what`` it has for them."""
+    # what is older than args.yaml is of a training before this one
+    own = {name: stamp for name, stamp in listed.items() if stamp.mtime_ns >= args.mtime_ns - _SECOND_NS}
+    saved = [_checkpoint(path, own[name])[0] for name in _WEIGHTS if name in own]
+    hint = "Restore it as Ultralytics wrote it, then run the same command again."
+    if "results.png" in own or any(checkpoint is not None and checkpoint.stripped for checkpoint in saved):
+        raise RunUnreadable(f"{what} although the training has finished.", hint)
+    # a row is written before the first checkpoint, but after the pictures of a validation
+    shown = next((name for name in own if name in _WEIGHTS or _VALIDATED.fullmatch(name)), None)
+    if shown is not None and not fresh:
+        raise RunUnreadable(f"{what} although epochs were trained, as {shown} shows.", hint)
 
 
 def _last_write(saved: Checkpoint | None, rows: Table, times: Times) -> int:
@@ -292,7 +456,7 @@ def _own_files(
         return known, []
     old = sorted(n for n, s in known.items() if s.mtime_ns < args.mtime_ns - _SECOND_NS)
     own = {n: s for n, s in known.items() if n not in old}
-    return own, [f"{name}: older than args.yaml, so of an earlier training" for name in old]
+    return own, old
 
 
 def _state(
@@ -324,7 +488,16 @@ def _state(
     return RunState.LIVE if live else RunState.STOPPED
 
 
-def _with_content(path: Path, files: Mapping[str, FileStamp], state: RunState) -> dict[str, FileStamp]:
-    """Tell files by their content, but for weights that are still changing."""
-    read = {n for n in files if n not in _WEIGHTS or state is RunState.FINISHED}
-    return {n: replace(s, content=content_digest(path, n)) if n in read else s for n, s in files.items()}
+def _with_content(
+    path: Path, files: Mapping[str, FileStamp], state: RunState
+) -> tuple[dict[str, FileStamp], dict[str, Place]]:
+    """Tell files by their content, but for weights that are still changing; and those that refuse it."""
+    read: dict[str, FileStamp] = {}
+    unread: dict[str, Place] = {}
+    for name, stamp in files.items():
+        try:
+            told = name not in _WEIGHTS or state is RunState.FINISHED
+            read[name] = replace(stamp, content=content_digest(*place_of(path, stamp))) if told else stamp
+        except RunUnreadable as error:
+            unread[name] = _unreadable(error)
+    return read, unread

@@ -16,7 +16,7 @@ from .console import json_line
 from .engine import Facts, Failed, Pending, Skipped, UpToDate
 from .events import RunState
 from .terminal import below, common_folder, epochs_text, natural
-from .wording import counted, printable, write_line
+from .wording import counted, printable, without, write_line
 
 Standing: TypeAlias = "UpToDate | Pending | Skipped | Failed"
 
@@ -168,9 +168,10 @@ def _cells(standing: Standing, folder: str) -> tuple[str, ...]:
     match standing:
         case UpToDate():
             told = "verified" if standing.verified else "up to date" + "?" * standing.unsure
+            told += without(facts)
         case Pending():
             told = f"{standing.pending} pending" if standing.pending else "to be completed"
-            told = told if standing.task_id else "not there yet"
+            told = (told if standing.task_id else "not there yet") + without(facts)
         case Skipped():
             told = printable(f"none: it {standing.reason}")
         case Failed():

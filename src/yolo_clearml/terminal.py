@@ -16,7 +16,7 @@ from typing_extensions import assert_never
 
 from .engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .events import RunState
-from .wording import counted, mending, printable, proof_text, shown_path, size_text
+from .wording import counted, mending, printable, proof_text, shown_path, size_text, without
 
 if TYPE_CHECKING:
     from .compare import Verdict
@@ -120,13 +120,13 @@ class Terminal:
                 case Delivered() | UpToDate() if outcome.proof is not None:
                     different = len(outcome.proof.differences)
                     where = f"differs ({different})" if outcome.proof.task_id else "not in ClearML"
-                    told = Text(where if different else "verified")
+                    told = Text(where if different else f"verified{without(facts)}")
                     told.stylize("red" if different else "green")
                 case Delivered():
                     size = f", {size_text(outcome.size)}" if outcome.files else ""
-                    told = Text(f"{counted(outcome.events, 'event')}{size}", style="green")
+                    told = Text(f"{counted(outcome.events, 'event')}{size}{without(facts)}", style="green")
                 case UpToDate():
-                    told = Text("up to date")
+                    told = Text(f"up to date{without(facts)}")
                 case Failed():
                     told = Text("failed", style="red")
                 case _:
@@ -148,13 +148,15 @@ class Terminal:
             self._print(self._afterwards)
         for outcome in done:
             if not isinstance(outcome, Failed) and outcome.proof is not None:
-                self._proof(below(outcome.run, folder), outcome.proof)
+                self._proof(below(outcome.run, folder), outcome.proof, outcome.facts)
         self._links(done, folder)
         self._facts(
             "Not on disk, so not in ClearML:",
-            [(fact, below(outcome.run, folder)) for outcome in delivered for fact in outcome.facts.missing],
+            [(fact, below(o.run, folder)) for o in delivered for fact in _absent(o.facts)],
             len(delivered),
         )
+        left_out = [(fact, below(o.run, folder)) for o in delivered for fact in o.facts.left_out]
+        self._facts("There, but not sent:", left_out, len(delivered))
         told = [o for o in done if isinstance(o, Delivered) or (isinstance(o, UpToDate) and o.notes)]
         notes = [(note, below(outcome.run, folder)) for outcome in told for note in outcome.notes]
         self._facts("Done differently:", notes, len(told))
@@ -168,12 +170,12 @@ class Terminal:
             self._print(f"{who} failed: {text}", to=self._err, style="red")
             self._print(f"  {hint}", to=self._err)
 
-    def _proof(self, run: str, proof: Verdict) -> None:
+    def _proof(self, run: str, proof: Verdict, facts: Facts) -> None:
         found = proof.differences if proof.task_id is not None else ()
         shown = found if self._verbose else found[:_MOST_FACTS]
         if proof.differences:
             self._gap()
-            self._print(f"{run} {proof_text(proof)}{':' if shown else ''}", style="red")
+            self._print(f"{run} {proof_text(proof, facts)}{':' if shown else ''}", style="red")
         for difference in shown:
             self._print(f"  {difference}")
         if len(found) > len(shown):
@@ -307,6 +309,10 @@ def epochs_text(facts: Facts) -> str:
 
 def _best(facts: Facts) -> str:
     return f"{facts.best[1]:.3f} {printable(facts.best[0])}" if facts.best else ""
+
+
+def _absent(facts: Facts) -> list[str]:
+    return [fact for fact in facts.missing if fact not in facts.left_out]
 
 
 def _tail(text: str, length: int) -> str:

@@ -84,8 +84,9 @@ class Lookout(FileSystemEventHandler):
         poll: float | None = None,
         choice: Choice = EVERY_RUN,
         observe: Callable[[], BaseObserver] = Observer,
+        follow: Sequence[Path] = (),
     ) -> None:
-        self._choice = choice
+        self._choice, self._follow = choice, follow
         self._roots, self._agenda, self._say, self._poll = _outermost(roots), agenda, say, poll
         self._stop, self._observe = stop, observe
         self._observer: BaseObserver | None = None
@@ -285,7 +286,7 @@ class Lookout(FileSystemEventHandler):
             if os.path.lexists(run):
                 self._explore(run)  # it is something else now
             return
-        files = _files(run) if at_files or rows != seen.rows else seen.files
+        files = self._files(run) if at_files or rows != seen.rows else seen.files
         changed = (rows, files) != (seen.rows, seen.files)
         self._runs[run] = _Seen(rows, files, quiet=not changed)
         if changed:
@@ -320,8 +321,14 @@ class Lookout(FileSystemEventHandler):
                     del self._folders[folder]
             self._unlisted.discard(run)
             # before the visit: what changes later is then seen to have changed
-            self._runs[run] = _Seen(_rows_stamp(run), _files(run))
+            self._runs[run] = _Seen(_rows_stamp(run), self._files(run))
         self._agenda.notice(run, changed)
+
+    def _files(self, run: Path) -> tuple[Listed, ...]:
+        try:
+            return listing(run, self._follow)
+        except RunUnreadable:
+            return ()  # the visit tells
 
     def _root_of(self, path: Path) -> Path | None:
         return next((root for root in self._roots if path == root or root in path.parents), None)
@@ -374,13 +381,6 @@ def _rows_stamp(run: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _files(run: Path) -> tuple[Listed, ...]:
-    try:
-        return listing(run)
-    except RunUnreadable:
-        return ()  # the visit tells
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from .engine import Delivered
+from .engine import Delivered, Facts, Failed
 from .errors import Exit, YoloClearmlError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write_line(stream: TextIO, line: str) -> None:
         ) from cause
 
 
-def sent_text(outcome: Delivered) -> str:
+def sent_text(outcome: Delivered | Failed) -> str:
     """Write what was sent: 89 events, 14 files (1.5 MB)."""
     files = f", {counted(outcome.files, 'file')} ({size_text(outcome.size)})" if outcome.files else ""
     return f"{counted(outcome.events, 'event')}{files}"
@@ -82,13 +82,18 @@ def mending(proof: Verdict) -> str:
     return "To mend it, 'yolo-clearml upload --force' sends everything again, into the same task."
 
 
-def proof_text(proof: Verdict) -> str:
+def without(facts: Facts) -> str:
+    """Write that files of a run are not sent, as it goes on after what was done: but for 2 files."""
+    return f" but for {counted(len(facts.left_out), 'file')}" if facts.left_out else ""
+
+
+def proof_text(proof: Verdict, facts: Facts) -> str:
     """Write what reading back has shown: verified, 213 values and files are the same."""
     if proof.task_id is None:
         return "not in ClearML"
     if proof.differences:
         return f"differs in {counted(len(proof.differences), 'place')}, {proof.facts} are the same"
-    return f"verified, {proof.facts} values and files are the same"
+    return f"verified{without(facts)}, {proof.facts} values and files are the same"
 
 
 def counted(number: int, what: str) -> str:
