@@ -37,7 +37,8 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
-from yolo_clearml.rules import SHORTEST_NAME, Wishes, fitness_by_epoch, main_metric, plan, run_key
+from yolo_clearml.identity import run_key
+from yolo_clearml.rules import SHORTEST_NAME, Wishes, fitness_by_epoch, main_metric, plan
 from yolo_clearml.scan import Run
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from .dating import Dated, dated, file_times_fit
+from .ending import is_complete, is_resumed, is_the_only_one
 from .eras import Release, guess_release, parse_release
 from .errors import RunGone, RunUnreadable
 from .events import FileStamp, RunState
 from .files import LARGEST_PICTURE, content_digest, is_whole_picture, raise_unless_judged, read_bounded
+from .mixed import whose_rows
 from .results_csv import Table, last_stretch, latest_rows, parse
-from .times import Times, last_write, when
+from .times import Times, when
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -28,6 +32,7 @@ _MOST_CELLS = 1_000_000  # of results.csv
 _MOST_PICTURES = 500  # a run has about 30
 _SECOND_NS = 1_000_000_000
 _MS_NS = 1_000_000
+_BESIDE_NS = 5 * _SECOND_NS  # between two files of a copy; a training in the same place takes longer to begin
 
 _PICTURE = re.compile(
     r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg"
@@ -63,6 +68,9 @@ class Run:
     last: Checkpoint | None
     files: Mapping[str, FileStamp]  # whole pictures and weights that belong to this training
     unfit: tuple[str, ...]  # files left out, each with why, in words
+    repeated: frozenset[int] = frozenset()  # epochs that stand in results.csv more than once
+    dated: Dated = Dated.FILES  # what the times rest on
+    clock: str | None = None  # what was assumed of two clocks that differ, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +177,18 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
             "Restore the file as Ultralytics wrote it, then run the same command again.",
         )
     stretch, earlier = last_stretch(everything)
-    resumed = bool(args.get("resume"))
-    newest = max(stamp.mtime_ns for stamp in (*listed.values(), args_stamp)) / _SECOND_NS
+    resumed = is_resumed(path, args, listed, args_stamp.mtime_ns)
+    alone = is_the_only_one(args, earlier)
+    # where no training can have been begun in another's place, a newer args.yaml was edited by a person
+    edited = alone and not resumed and bool(stretch.rows) and args_stamp.mtime_ns > csv_stamp.mtime_ns
+    stamps = [
+        stamp for stamp in (*listed.values(), args_stamp) if not edited or stamp.name != args_stamp.name
+    ]
+    newest = max(stamp.mtime_ns for stamp in stamps) / _SECOND_NS
     patience = stale_after if stale_after is not None else STALE_AFTER
     fresh = now - newest < patience
-    begun_anew = not resumed and args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
+    begun_anew = args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
+    begun_anew = begun_anew and not args.get("resume") and not alone
     if not stretch.rows:
         _raise_if_trained(path, listed, args_stamp, f"{path / 'results.csv'} {there}")
     if not stretch.rows or (begun_anew and fresh):
@@ -181,7 +196,15 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
             return NotARun(path, "has not finished an epoch yet", "Nothing to report yet.", newest + patience)
         return NotARun(path, "died before its first epoch ended", "There is nothing to report.")
 
-    own, earlier_files = _own_files(listed, args_stamp, csv_stamp, stretch, resumed)
+    second = earlier > 0 or args_stamp.mtime_ns > csv_stamp.mtime_ns
+    mixed = whose_rows(everything, args, second)
+    if mixed is not None:
+        raise RunUnreadable(f"{path / 'results.csv'} {mixed[0]}.", mixed[1])
+    fit = file_times_fit(listed, args_stamp, csv_stamp, stretch, resumed)
+    if resumed or alone or fit is False:
+        own, earlier_files = _of_a_run(listed), list[str]()
+    else:
+        own, earlier_files = _own_files(listed, args_stamp, csv_stamp, stretch)
     unfit = list(earlier_files)
     checkpoints: dict[str, Checkpoint] = {}
     for name in _WEIGHTS:
@@ -194,17 +217,34 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
     best, last = (checkpoints.get(name) for name in _WEIGHTS)
     release = next((r for c in (last, best) if c and c.release and (r := parse_release(c.release))), None)
     batch = own.get("train_batch0.jpg", args_stamp)
-    times = when(stretch, csv_stamp.mtime_ns // _MS_NS, batch.mtime_ns // _MS_NS)
-    written = _last_write(last or best, stretch, times)
-    copied = written != times.ended
-    if copied:
-        times = when(stretch, written, None)
+    end = _last_row(own, csv_stamp, alone and not resumed) // _MS_NS
+    times = when(stretch, end, batch.mtime_ns // _MS_NS)
+    newer = last or best
+    dating = dated(end, newer.date if newer else None, _since(newer, stretch, times), fit, fresh)
+    if dating.copied:
+        times = when(stretch, dating.written, None)
+    moved = dating.written != end  # to the date of a checkpoint
     if stale_after is None:
         patience = max(patience, _STALE_EPOCHS * times.longest_epoch)
-    dead = (written / 1000 if copied else newest) + patience
+    dead = (dating.written / 1000 if moved else newest) + patience
     half = sorted(n for n in own if n not in _WEIGHTS and not is_whole_picture(path, n))
     broken = [n for n in own if n in _WEIGHTS and n not in checkpoints]
-    state = _state(own, checkpoints, csv_stamp, now < dead, plots_wanted(args, yolov5), [*half, *broken])
+    rows, live = latest_rows(stretch), now < dead
+    complete = is_complete(rows, args) and not (live and fit is not False)
+    once = alone and not resumed
+    if not live and not resumed and fit is not False and "results.png" in own:
+        once = once or own["results.png"].mtime_ns > args_stamp.mtime_ns
+    unfinished = [*half, *broken]
+    state = _state(
+        own,
+        checkpoints,
+        csv_stamp,
+        live,
+        plots_wanted(args, yolov5),
+        unfinished,
+        once=once,
+        complete=complete,
+    )
     if state is RunState.LIVE and not checkpoints and args.get("save", True) and not yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
         what = "checkpoint that can be read" if broken else "checkpoint"
@@ -222,15 +262,20 @@ def scan(path: Path, now: float, stale_after: float | None = None) -> Run | NotA
         release_known=yolov5 or release is not None,
         state=state,
         first_row=stretch.rows[0].raw.strip(),
-        table=latest_rows(stretch),
+        table=rows,
         earlier_rows=earlier,
         times=times,
-        copied=copied,
+        copied=dating.copied,
         again=dead if state is RunState.LIVE else None,
         best=best,
         last=last,
         files=_with_content(path, {n: s for n, s in own.items() if n not in half}, state),
         unfit=tuple(sorted(unfit)),
+        repeated=frozenset(
+            epoch for epoch, count in Counter(r.epoch for r in stretch.rows).items() if count > 1
+        ),
+        dated=dating.rests_on,
+        clock=dating.clock,
     )
 
 
@@ -266,28 +311,44 @@ def _why_unfit(size: int) -> str:
     return "empty" if size == 0 else "not a whole picture"
 
 
-def _last_write(saved: Checkpoint | None, rows: Table, times: Times) -> int:
-    """Judge file times by a checkpoint; while an epoch is on, its row may lie long after the newest one."""
-    since = 0
-    if saved is not None and saved.epoch is not None and saved.epoch >= 0:
-        first = 0 if rows.rows[0].epoch == 0 else 1
-        since = times.ended - times.at.get(saved.epoch + first, times.ended)
-    return last_write(times.ended, saved.date if saved else None, since)
+def _last_row(own: Mapping[str, FileStamp], csv: FileStamp, once: bool) -> int:
+    """Say when the last row was written, in nanoseconds since the epoch.
+
+    Where one training was ``once``, results.png was drawn after it, and a newer table was saved again.
+    """
+    picture = own.get("results.png")
+    again = once and picture is not None and picture.mtime_ns < csv.mtime_ns - _BESIDE_NS
+    return picture.mtime_ns if picture is not None and again else csv.mtime_ns
+
+
+def _since(saved: Checkpoint | None, rows: Table, times: Times) -> int:
+    """Give the milliseconds from a checkpoint's row to the last one.
+
+    While an epoch is on, its row may lie long after the newest checkpoint.
+    """
+    if saved is None or saved.epoch is None or saved.epoch < 0:
+        return 0
+    first = 0 if rows.rows[0].epoch == 0 else 1
+    return times.ended - times.at.get(saved.epoch + first, times.ended)
+
+
+def _of_a_run(listed: Mapping[str, FileStamp]) -> dict[str, FileStamp]:
+    return {n: s for n, s in listed.items() if _PICTURE.fullmatch(n) or n in _WEIGHTS}
 
 
 def _own_files(
-    listed: Mapping[str, FileStamp], args: FileStamp, csv: FileStamp, rows: Table, resumed: bool
+    listed: Mapping[str, FileStamp], args: FileStamp, csv: FileStamp, rows: Table
 ) -> tuple[dict[str, FileStamp], list[str]]:
     """Tell the pictures and weights of this training from those of one before it in the same place.
 
-    args.yaml is written first, so what is older is not this training's; unless it was written again by a
-    resume, or the file times are those of a copy: then fewer seconds lie between args.yaml and results.csv
-    than the training took, and the times say nothing.
+    args.yaml is written first, so what is older is not this training's; unless the file times are those of a
+    copy: then fewer seconds lie between args.yaml and results.csv than the training took, and the times say
+    nothing.
     """
-    known = {n: s for n, s in listed.items() if _PICTURE.fullmatch(n) or n in _WEIGHTS}
+    known = _of_a_run(listed)
     seconds = rows.column("time")
     least = seconds[-1] * 0.5 if seconds and seconds[-1] == seconds[-1] else 1.0
-    if resumed or csv.mtime_ns - args.mtime_ns < least * _SECOND_NS:
+    if csv.mtime_ns - args.mtime_ns < least * _SECOND_NS:
         return known, []
     old = sorted(n for n, s in known.items() if s.mtime_ns < args.mtime_ns - _SECOND_NS)
     own = {n: s for n, s in known.items() if n not in old}
@@ -301,8 +362,14 @@ def _state(
     live: bool,
     draws: bool,
     unfinished: Sequence[str],
+    *,
+    once: bool,
+    complete: bool,
 ) -> RunState:
     """Finished: every checkpoint is stripped. Without one: results.png, drawn last, is newer than the rows.
+
+    It may be a few seconds older in a copy, and by any time where the table was saved again: where only
+    ``once`` a training drew there, it is this one's. Else all rows are there, so that it is ``complete``.
 
     Checkpoints are stripped before the final validation and its plots, so while things are still being
     written and results.png is to come, the training goes on; and so it does while results.png or a
@@ -310,14 +377,15 @@ def _state(
     write, tells them apart.
     """
     picture = own.get("results.png")
-    drawn = picture is not None and picture.mtime_ns >= csv.mtime_ns
+    drawn = picture is not None and (once or picture.mtime_ns >= csv.mtime_ns)
     if live and any(name in unfinished for name in ("results.png", *_WEIGHTS)):
         return RunState.LIVE
     if checkpoints:
         stripped = all(checkpoint.stripped for checkpoint in checkpoints.values())
         finished = stripped and (drawn or not draws or not live)
     else:
-        finished = drawn
+        beside = picture is not None and csv.mtime_ns - picture.mtime_ns < _BESIDE_NS
+        finished = drawn or beside or complete
     if finished:
         return RunState.FINISHED
     return RunState.LIVE if live else RunState.STOPPED
