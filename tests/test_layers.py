@@ -21,7 +21,7 @@ ORDER = (
     *("errors", "choice", "events", "results_csv", "files", "arguments", "checkpoint", "eras", "times"),
     *("fitness", "dating", "ending", "mixed", "scan", "finding", "identity", "rules", "ledger", "payloads"),
     *("compare", "sinks", "figures", "exchange"),
-    *("clearml_api", "clearml_reader", "adoption", "clearml_tasks", "clearml_delivery"),
+    *("clearml_api", "clearml_reader", "adoption", "siblings", "clearml_tasks", "clearml_delivery"),
     *("clearml_sink", "offline_sink", "engine", "agenda", "triggers", "library", "metrics", "wording"),
     *("plan_text", "terminal", "console", "standings", "live_table", "news", "interruption", "options"),
     *("cli", "__main__"),
