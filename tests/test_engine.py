@@ -40,8 +40,9 @@ from yolo_clearml.engine import (
 )
 from yolo_clearml.errors import OurFault, RunGone, ServerFailing, UsageError
 from yolo_clearml.events import STATUS, Plan, Report, RunState
+from yolo_clearml.identity import run_key
 from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, Ledger, NoLedgers
-from yolo_clearml.rules import Wishes, plan, run_key
+from yolo_clearml.rules import Wishes, plan
 from yolo_clearml.scan import NotARun
 from yolo_clearml.sinks import Noted, RecordingSink, Sent, Step, acknowledged
 

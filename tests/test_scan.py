@@ -170,7 +170,7 @@ def test_without_plots_stripped_is_finished(tmp_path: Path) -> None:
 
 def test_without_weights_the_last_picture_tells(tmp_path: Path) -> None:
     """save=False leaves no checkpoint: results.png, drawn last, says that the run has finished."""
-    path = training(tmp_path / "train", save=False)
+    path = training(tmp_path / "train", save=False, epochs=9)
     shutil.rmtree(path / "weights")
     assert [RunState.FINISHED] == states(path, 10)
     run = run_of(path)
@@ -181,7 +181,7 @@ def test_without_weights_the_last_picture_tells(tmp_path: Path) -> None:
 
 def test_before_the_first_checkpoint_a_live_run_waits(tmp_path: Path) -> None:
     """The checkpoint that names the release follows the first row at once; until then nothing is said."""
-    path = training(tmp_path / "train", stripped=False)
+    path = training(tmp_path / "train", stripped=False, epochs=9)
     shutil.rmtree(path / "weights")
     assert "has no checkpoint yet" == reason_of(path, WROTE + 10)
     assert [RunState.STOPPED] == states(path, 2000)

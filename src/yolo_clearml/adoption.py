@@ -148,6 +148,7 @@ class Found:
     task_id: str | None = None
     notes: tuple[str, ...] = ()
     projects: Mapping[str, Json | None] = field(default_factory=dict)  # that were looked for, by name
+    others: frozenset[str] = frozenset()  # tasks of the same key that hold another training
 
 
 class _Fit(Enum):

@@ -97,6 +97,12 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
     )
 
 
+def curves(api: Api, task_id: str, titles: Iterable[str]) -> dict[tuple[str, str], dict[int, float]]:
+    """Read the curves of ``titles``: values by title and series, and by iteration; raises as `read` does."""
+    reader = _Reader(api, task_id)
+    return {(title, series): points for title in titles for series, points in reader.points(title).items()}
+
+
 def checked(api: Api, plan: Plan, root: Path, holds: Holds, same: Same = operator.eq) -> Iterator[Checked]:
     """Look for each event of a plan in what a task holds, reading its files several at a time.
 
@@ -192,13 +198,13 @@ class _Reader:
             raise answers_oddly(self._api.host, _NAMES)
         curves = {}
         for title in sorted({*titles, *named}):
-            for series, points in self._points(title).items():
+            for series, points in self.points(title).items():
                 points.pop(SINGLE_VALUES[1], None)
                 if points:
                     curves[title, series] = points
         return curves
 
-    def _points(self, title: str) -> dict[str, dict[int, float]]:
+    def points(self, title: str) -> dict[str, dict[int, float]]:
         payload: Json = {"task": self._task_id, "metric": {"metric": title}, "key": "iter"}
         payload |= {"batch_size": _POINTS, "count_total": True}
         curves: dict[str, dict[int, float]] = {}

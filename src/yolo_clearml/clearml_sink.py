@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from . import adoption, clearml_reader
+from . import adoption, clearml_reader, siblings
 from .adoption import key_of, mark_of
 from .clearml_api import Api
 from .clearml_delivery import TaskDelivery
 from .clearml_tasks import (
-    all_by_key,
+    alike,
     by_id,
     drop_twins,
     find,
@@ -72,7 +72,7 @@ class ClearmlSink:
             if task is None:
                 task = make(api, plan, key, found, self._output_uri)
             elif given is None and task["id"] != task_id:
-                drop_twins(api, key, all_by_key(api, key))
+                drop_twins(api, key, alike(api, plan, key, found.others))
             require_no_less(plan, task)
             untold = given is None and not found.notes  # by nobody but us
             others = mark_of(task) is not None or (key_of(task) is None and not untold)
@@ -80,7 +80,10 @@ class ClearmlSink:
                 require_writable(task, stopped=given is not None)
                 if key_of(task) is None:
                     # a person reset the task: that wipes the key it is found by
-                    api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
+                    runtime = {RUNTIME_KEY: key, **siblings.told_rows(plan)}
+                    api.call("tasks.edit", {"task": task["id"], "runtime": runtime})
+                else:
+                    siblings.tell_rows(api, plan, task)
             where = self._destination(api, task)
             told = (made, others, given is not None)
             yield TaskDelivery(api, plan, root, task, fresh, where, key, found.notes, *told)

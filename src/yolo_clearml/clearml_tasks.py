@@ -9,10 +9,11 @@ user property: a runtime cannot be written to a task that has ended (400/110, ap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
-from . import adoption, payloads
+from . import adoption, payloads, siblings
 from .adoption import REASON, WATCHDOG, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
 from .clearml_reader import project_named
@@ -31,11 +32,21 @@ _DELETION = {"force": True, "delete_external_artifacts": False}
 def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | None, adoption.Found]:
     """Find the task of a run, made by us or told by the live callback, and what came of looking."""
     key = plan.key + copy
-    task = _known(api, task_id, plan.key) or _by_key(api, key) or _marked(api, plan, key)
+    others: set[str] = set()
+    task = (
+        _known(api, task_id, plan)
+        or siblings.own(api, plan, all_by_key(api, key), others)
+        or siblings.own(api, plan, _marked(api, plan, key), others)
+    )
     if task is not None or copy:  # a copy was asked for with --new, whatever there is
-        return task, adoption.Found()
-    found = adoption.search(api, plan)
-    return by_id(api, found.task_id) if found.task_id is not None else None, found
+        return task, adoption.Found(others=frozenset(others))
+    found = replace(adoption.search(api, plan), others=frozenset(others))
+    if found.task_id is not None and found.task_id not in others:
+        return by_id(api, found.task_id), found
+    notes = found.notes if found.task_id is None else ()
+    return None, replace(
+        found, task_id=None, notes=(*notes, siblings.note(sorted(others))) if others else notes
+    )
 
 
 def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None) -> Json:
@@ -49,11 +60,15 @@ def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str 
         "type": "training",
         "tags": list(plan.tags),
         "comment": plan.comment,
-        "runtime": {RUNTIME_KEY: key},
+        "runtime": {RUNTIME_KEY: key, **siblings.told_rows(plan)},
         "output_dest": output_uri or destination or api.output_uri or api.files_host,
     }
-    made = api.create("tasks.create", entry, lambda: (_by_key(api, key) or {}).get("id"))
-    ours = all_by_key(api, key)
+    made = api.create(
+        "tasks.create",
+        entry,
+        lambda: next((task["id"] for task in alike(api, plan, key, found.others)), None),
+    )
+    ours = alike(api, plan, key, found.others)
     if not ours:
         api.call("tasks.delete", {"task": made, **_DELETION})
         raise ServerRefused(
@@ -64,6 +79,11 @@ def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str 
     return ours[0]
 
 
+def alike(api: Api, plan: Plan, key: str, others: Collection[str]) -> list[Json]:
+    """Find the tasks of this key that may be the run's, oldest first: none of ``others`` or of other rows."""
+    return [t for t in all_by_key(api, key) if t["id"] not in others and siblings.may_be(plan, t)]
+
+
 def by_id(api: Api, task_id: str) -> Json | None:
     """Give a task, with what the functions here look at; None where there is none."""
     query = {"id": [task_id], "only_fields": _FIELDS, "search_hidden": True}
@@ -71,11 +91,11 @@ def by_id(api: Api, task_id: str) -> Json | None:
     return next((task for task in found if task["id"] == task_id), None)
 
 
-def _known(api: Api, task_id: str | None, key: str) -> Json | None:
+def _known(api: Api, task_id: str | None, plan: Plan) -> Json | None:
     """Give the task a ledger names, if it is this run's: a ledger lies in a directory nobody vouches for."""
     task = by_id(api, task_id) if task_id else None
-    if task is None or _is_of(task, key):
-        return task
+    if task is None or _is_of(task, plan.key):
+        return task if task is None or siblings.may_be(plan, task) else None
     # a reset wipes the key, and nothing is lost by writing to a task that holds nothing
     return task if key_of(task) is None and task["status"] == "created" else None
 
@@ -116,23 +136,18 @@ def mark(api: Api, task: Json, key: str) -> None:
         api.call("tasks.edit_hyper_params", payload)
 
 
-def _by_key(api: Api, key: str) -> Json | None:
-    """Find the oldest task of this key."""
-    return next(iter(all_by_key(api, key)), None)
-
-
 def all_by_key(api: Api, key: str) -> list[Json]:
     """Find the tasks that were made for this key, oldest first."""
     return _found(api, f"runtime.{RUNTIME_KEY}", key)
 
 
-def _marked(api: Api, plan: Plan, key: str) -> Json | None:
-    """Find the oldest task that somebody else has told and that is marked with this key.
+def _marked(api: Api, plan: Plan, key: str) -> list[Json]:
+    """Find the tasks that somebody else has told and that are marked with this key, oldest first.
 
     So is one that was imported from an offline session.
     """
     marked = _found(api, f"{_PROPERTIES}.{RUNTIME_KEY}.value", key)
-    return next((task for task in marked if adoption.holds_it(plan, task)), None)
+    return [task for task in marked if adoption.holds_it(plan, task)]
 
 
 def _found(api: Api, place: str, key: str) -> list[Json]:

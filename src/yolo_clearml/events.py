@@ -231,3 +231,5 @@ class Plan:
     reports: tuple[Report, ...]  # in the order they must arrive; keys are unique
     missing: tuple[str, ...]  # what the callback would have known and the directory does not hold
     notes: tuple[str, ...]  # what was done differently from what the run says, in sentences
+    first_rows: tuple[str, ...] = ()  # digests that tell trainings of one key apart; see identity.py
+    unsure: frozenset[int] = frozenset()  # iterations that the run itself holds twice, so that they do not

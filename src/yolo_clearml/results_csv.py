@@ -27,12 +27,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Misfit:
+    """A line of numbers with an epoch first, but of another width than the header."""
+
+    line: int  # one-based
+    epoch: int
+    cells: int
+    after: int  # rows of the header's width before it
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """What results.csv says: ``columns`` without ``epoch``, ``rows`` in file order, unusable line numbers."""
 
     columns: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
     malformed: tuple[int, ...] = ()  # one-based; at most a thousand are named
+    misfits: tuple[Misfit, ...] = ()  # those of the malformed ones that may be another training's
 
     def column(self, name: str) -> tuple[float, ...] | None:
         """Give the values of one column, a number per row; None where there is no such column."""
@@ -55,27 +66,48 @@ def parse(data: bytes) -> Table:
         return Table(malformed=(1,) if lines else ())
     rows: list[Row] = []
     malformed: list[int] = []
+    misfits: list[Misfit] = []
     for number, line in enumerate(lines[1:], start=2):
         row = _row(line, len(columns))
         if row is not None:
             rows.append(row)
         elif line.strip() and len(malformed) < _MALFORMED_NAMED:
             malformed.append(number)
-    return Table(columns[1:], tuple(rows), tuple(malformed))
+            cells = line.count(b",") + 1
+            other = _row(line, cells) if cells <= _MOST_COLUMNS else None
+            if other is not None:
+                misfits.append(Misfit(number, other.epoch, cells, len(rows)))
+    return Table(columns[1:], tuple(rows), tuple(malformed), tuple(misfits))
 
 
 def last_stretch(table: Table) -> tuple[Table, int]:
     """Keep the rows of the newest training in the file, and count the rows of earlier ones.
 
-    Releases to 8.3.213 append a training with ``exist_ok=True`` to the file of the one before:
+    Releases before 8.3.214 append a training with ``exist_ok=True`` to the file of the one before:
     epochs 1..5, 1..5. A resume never begins with the first epoch again, so the last row with the first
-    row's epoch begins the newest training.
+    row's epoch begins the newest training. Rows of another width before that are an earlier one's as well.
     """
     if not table.rows:
         return table, 0
     first = table.rows[0].epoch
     start = max(i for i, row in enumerate(table.rows) if row.epoch == first)
-    return Table(table.columns, table.rows[start:], table.malformed), start
+    before = {misfit.line for misfit in table.misfits if 0 < misfit.after <= start}
+    malformed = tuple(line for line in table.malformed if line not in before)
+    misfits = tuple(misfit for misfit in table.misfits if misfit.line not in before)
+    return Table(table.columns, table.rows[start:], malformed, misfits), start + len(before)
+
+
+def of_other_columns(table: Table) -> tuple[Misfit, ...]:
+    """Give the rows at the end of the file that a training with other columns has appended to this one.
+
+    Releases before 8.3.214 write no second header. Such rows begin with the first epoch again; what goes on
+    counting is one row that was torn and written on in the same line.
+    """
+    if not table.rows:
+        return ()
+    after = [misfit for misfit in table.misfits if misfit.after == len(table.rows)]
+    again = [i for i, misfit in enumerate(after) if misfit.epoch <= min(1, table.rows[-1].epoch)]
+    return tuple(after[again[0] :]) if again else ()
 
 
 def latest_rows(table: Table) -> Table:

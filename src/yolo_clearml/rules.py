@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import PurePosixPath
 
+from .dating import Dated
 from .eras import ERAS, YOLOV5, Era, PlotRule, era_of, eras_between, likeliest_era
 from .events import (
     FINAL,
@@ -34,6 +34,8 @@ from .events import (
     SingleValue,
     Status,
 )
+from .fitness import fitness
+from .identity import first_rows, run_key
 from .places import Earlier, Empty, Torn, described, notes
 from .relatives import Relative
 from .release import Release
@@ -46,10 +48,6 @@ _LONGEST_NAME = 256  # characters
 _LONGEST_METRIC = 200  # characters; ClearML's index refuses names of more than 32,766 bytes
 _LARGEST = (2 - 2**-23) * 2.0**127  # of a 32-bit float; the server refuses a whole batch for a larger one
 _BATCH = re.compile(r"(?P<before>.*)_batch(?P<number>\d{1,9})(?!\d)(?P<after>.*)", re.DOTALL)
-_PRECISIONS = (  # of boxes, masks and poses, and of YOLOv5; at one overlap and over many
-    *((f"metrics/mAP50{of}", f"metrics/mAP50-95{of}") for of in ("(B)", "(M)", "(P)")),
-    ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
-)
 _CHANGED = {  # what differs between two plans, by the first part of a report's key
     **{"args": "the hyperparameters", "epoch": "the titles of curves", "image": "the debug images"},
     **{"plot": "the plots", "final": "the final values"},
@@ -85,18 +83,6 @@ class _Draft:
     def report(self, key: str, *events: Event) -> None:
         if events:
             self.reports.append(Report(key, events))
-
-
-def run_key(run: Run) -> str:
-    """Give the run's own key, 32 hex digits.
-
-    It is made of what a move, a copy and a resume leave alone and a new training changes: the bytes of the
-    first row, and the ``name`` and ``save_dir`` that the run states of itself. Where the rows hold no time
-    (before 8.3.9, YOLOv5), a repetition of a training that gives the very same first row in a place of the
-    same name is taken for the same training; ``--new`` tells them apart.
-    """
-    told = [run.first_row.decode("ascii"), str(run.args.get("name")), str(run.args.get("save_dir"))]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
 def plan(run: Run, wishes: Wishes) -> Plan:
@@ -154,6 +140,8 @@ def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
         tuple(draft.reports),
         tuple(draft.missing),
         tuple(draft.notes),
+        first_rows(run),
+        frozenset(epoch - iterations.first for epoch in run.repeated),
     )
 
 
@@ -323,15 +311,22 @@ def _type_name(value: object) -> str:
 def _properties(run: Run) -> Properties:
     """What ClearML has no field for that could be set: true times, and where the run came from."""
     values = {
-        "trained_from": _iso(run.times.began),
+        "trained_from": _date(run, run.times.began),
         "run_directory": _save_dir(run),
         "release": f"{run.releases}{'' if run.releases.known else GUESSED}",
     }
     # the same names in every state: a run that is resumed writes over what was said when it had stopped
     live, asked = run.state is RunState.LIVE, run.args.get("epochs", "unknown")
-    values["trained_until"] = "still training" if live else _iso(run.times.ended)
+    values["trained_until"] = "still training" if live else _date(run, run.times.ended)
     values["epochs"] = f"of {asked}" if live else f"{len(run.table.rows)} of {asked}"
     return Properties(values)
+
+
+def _date(run: Run, milliseconds: int) -> str:
+    """Say when something happened and, where it is not as sure as can be, what that rests on."""
+    if run.dated is Dated.NOTHING:
+        return f"unknown: {run.dated.value}, {_iso(run.times.ended)}"
+    return _iso(milliseconds) + (f" ({run.dated.value})" if run.dated.value else "")
 
 
 def _iso(milliseconds: int) -> str:
@@ -370,6 +365,10 @@ def _epochs(run: Run, era: Era, iterations: _Iterations, draft: _Draft) -> None:
         draft.missing.append(f"{column}: {count} {why} (iteration {shown})")
     if not run.times.took and not run.yolov5:
         draft.missing.append("Epoch Time")
+    if run.dated is Dated.NOTHING:
+        draft.missing.append(f"when it was trained ({run.dated.value})")
+    if run.clock is not None:
+        draft.missing.append(run.clock)
     if not run.times.exact:
         draft.missing.append("the time of each epoch (spread evenly over the training)")
 
@@ -513,18 +512,7 @@ def _metrics(run: Run, row: Row) -> dict[str, float]:
 
 
 def _fitness(metrics: Mapping[str, float], era: Era) -> float:
-    """Ultralytics' measure of a good epoch; -inf where the metrics do not tell or one is not finite."""
-    top = [metrics[k] for k in ("metrics/accuracy_top1", "metrics/accuracy_top5") if k in metrics]
-    if len(top) == 2:
-        mean = sum(weight * value for weight, value in zip(era.class_fitness, top, strict=True))
-        return mean if math.isfinite(mean) else -math.inf
-    parts: Sequence[tuple[float, float]] = [
-        (metrics[loose], metrics[strict])
-        for loose, strict in _PRECISIONS
-        if loose in metrics and strict in metrics
-    ]
-    total = sum(era.fitness[0] * loose + era.fitness[1] * strict for loose, strict in parts)
-    return total if parts and math.isfinite(total) else -math.inf
+    return fitness(metrics, era.fitness, era.class_fitness)
 
 
 def _output_model(run: Run, era: Era, name: str, iterations: _Iterations, draft: _Draft) -> None:

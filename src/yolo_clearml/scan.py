@@ -6,11 +6,14 @@ import contextlib
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from .dating import Dated, dated, file_times_fit
+from .ending import is_complete, is_resumed, is_the_only_one
 from .errors import RunGone, RunUnreadable
 from .events import Behind, FileStamp, RunState
 from .files import (
@@ -21,6 +24,7 @@ from .files import (
     place_of,
     read_bounded,
 )
+from .mixed import whose_rows
 from .places import (
     Earlier,
     Empty,
@@ -40,7 +44,7 @@ from .places import follow as follow_link
 from .relatives import Relative, relative_of, why_foreign
 from .release import Releases, guess_releases, known_release, parse_release
 from .results_csv import Table, last_stretch, latest_rows, parse
-from .times import Times, last_write, when
+from .times import Times, when
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -53,6 +57,7 @@ _MOST_CELLS = 1_000_000  # of results.csv
 _MOST_PICTURES = 500  # a run has about 30
 _SECOND_NS = 1_000_000_000
 _MS_NS = 1_000_000
+_BESIDE_NS = 5 * _SECOND_NS  # between two files of a copy; a training in the same place takes longer to begin
 
 _PICTURE = re.compile(
     r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg"
@@ -91,6 +96,9 @@ class Run:
     files: Mapping[str, FileStamp]  # whole pictures and weights that belong to this training
     unfit: tuple[str, ...]  # files left out, each with why, in words
     places: Mapping[str, Place]  # the same for programs; a key "weights" is a link in place of that folder
+    repeated: frozenset[int] = frozenset()  # epochs that stand in results.csv more than once
+    dated: Dated = Dated.FILES  # what the times rest on
+    clock: str | None = None  # what was assumed of two clocks that differ, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +265,18 @@ def scan(
             "Restore the file as Ultralytics wrote it, then run the same command again.",
         )
     stretch, earlier = last_stretch(everything)
-    resumed = bool(args.get("resume"))
-    newest = max(stamp.mtime_ns for stamp in (*listed.values(), args_stamp)) / _SECOND_NS
+    resumed = is_resumed(path, args, listed, args_stamp.mtime_ns)
+    alone = is_the_only_one(args, earlier)
+    # where no training can have been begun in another's place, a newer args.yaml was edited by a person
+    edited = alone and not resumed and bool(stretch.rows) and args_stamp.mtime_ns > csv_stamp.mtime_ns
+    stamps = [
+        stamp for stamp in (*listed.values(), args_stamp) if not edited or stamp.name != args_stamp.name
+    ]
+    newest = max(stamp.mtime_ns for stamp in stamps) / _SECOND_NS
     patience = stale_after if stale_after is not None else STALE_AFTER
     fresh = now - newest < patience
-    begun_anew = not resumed and args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
+    begun_anew = args_stamp.mtime_ns - csv_stamp.mtime_ns > 60 * _SECOND_NS
+    begun_anew = begun_anew and not args.get("resume") and not alone
     if not stretch.rows:
         foreign = why_foreign(path, yolov5, args) if there == "is missing" else None
         if foreign is not None:
@@ -272,8 +287,16 @@ def scan(
             return NotARun(path, "has not finished an epoch yet", "Nothing to report yet.", newest + patience)
         return NotARun(path, "died before its first epoch ended", "There is nothing to report.")
 
-    own, earlier_files = _own_files(listed, args_stamp, csv_stamp, stretch, resumed)
-    places |= dict.fromkeys(earlier_files, Earlier())
+    second = earlier > 0 or args_stamp.mtime_ns > csv_stamp.mtime_ns
+    mixed = whose_rows(everything, args, second)
+    if mixed is not None:
+        raise RunUnreadable(f"{path / 'results.csv'} {mixed[0]}.", mixed[1])
+    fit = file_times_fit(listed, args_stamp, csv_stamp, stretch, resumed)
+    if resumed or alone or fit is False:
+        own = _of_a_run(listed)
+    else:
+        own, earlier_files = _own_files(listed, args_stamp, csv_stamp, stretch)
+        places |= dict.fromkeys(earlier_files, Earlier())
     checkpoints: dict[str, Checkpoint] = {}
     for name in _WEIGHTS:
         if name in own:
@@ -295,19 +318,34 @@ def scan(
     else:
         releases = guess_releases(stretch.columns, stretch.rows[0].epoch, args, own)
     batch = own.get("train_batch0.jpg", args_stamp)
-    times = when(stretch, csv_stamp.mtime_ns // _MS_NS, batch.mtime_ns // _MS_NS)
-    written = _last_write(last or best, stretch, times)
-    copied = written != times.ended
-    if copied:
-        times = when(stretch, written, None)
+    end = _last_row(own, csv_stamp, alone and not resumed) // _MS_NS
+    times = when(stretch, end, batch.mtime_ns // _MS_NS)
+    newer = last or best
+    dating = dated(end, newer.date if newer else None, _since(newer, stretch, times), fit, fresh)
+    if dating.copied:
+        times = when(stretch, dating.written, None)
+    moved = dating.written != end  # to the date of a checkpoint
     if stale_after is None:
         patience = max(patience, _STALE_EPOCHS * times.longest_epoch)
-    dead = (written / 1000 if copied else newest) + patience
-    half = [n for n in own if isinstance(places.get(n), (Torn, Empty))]
+    dead = (dating.written / 1000 if moved else newest) + patience
+    unfinished = [n for n in own if isinstance(places.get(n), (Torn, Empty))]
     # where git-lfs has yet to fetch the weights nothing trains, however new the clone is
     cloned = not checkpoints and any(isinstance(place, LfsPointer) for place in places.values())
-    live = now < dead and not cloned
-    state = _state(own, checkpoints, csv_stamp, live, plots_wanted(args, yolov5), half)
+    rows, live = latest_rows(stretch), now < dead and not cloned
+    complete = is_complete(rows, args) and not (live and fit is not False)
+    once = alone and not resumed
+    if not live and not resumed and fit is not False and "results.png" in own:
+        once = once or own["results.png"].mtime_ns > args_stamp.mtime_ns
+    state = _state(
+        own,
+        checkpoints,
+        csv_stamp,
+        live,
+        plots_wanted(args, yolov5),
+        unfinished,
+        once=once,
+        complete=complete,
+    )
     if state is RunState.LIVE and not checkpoints and args.get("save", True) and not yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
         return _without_release(path, places, dead)
@@ -324,10 +362,10 @@ def scan(
         releases=releases,
         state=state,
         first_row=stretch.rows[0].raw.strip(),
-        table=latest_rows(stretch),
+        table=rows,
         earlier_rows=earlier,
         times=times,
-        copied=copied,
+        copied=dating.copied,
         again=dead if state is RunState.LIVE else None,
         relative=relative,
         best=best,
@@ -335,6 +373,11 @@ def scan(
         files=files,
         unfit=tuple(sorted(f"{name}: {described(place)}" for name, place in places.items())),
         places=places,
+        repeated=frozenset(
+            epoch for epoch, count in Counter(r.epoch for r in stretch.rows).items() if count > 1
+        ),
+        dated=dating.rests_on,
+        clock=dating.clock,
     )
 
 
@@ -431,28 +474,44 @@ def _raise_if_trained(
         raise RunUnreadable(f"{what} although epochs were trained, as {shown} shows.", hint)
 
 
-def _last_write(saved: Checkpoint | None, rows: Table, times: Times) -> int:
-    """Judge file times by a checkpoint; while an epoch is on, its row may lie long after the newest one."""
-    since = 0
-    if saved is not None and saved.epoch is not None and saved.epoch >= 0:
-        first = 0 if rows.rows[0].epoch == 0 else 1
-        since = times.ended - times.at.get(saved.epoch + first, times.ended)
-    return last_write(times.ended, saved.date if saved else None, since)
+def _last_row(own: Mapping[str, FileStamp], csv: FileStamp, once: bool) -> int:
+    """Say when the last row was written, in nanoseconds since the epoch.
+
+    Where one training was ``once``, results.png was drawn after it, and a newer table was saved again.
+    """
+    picture = own.get("results.png")
+    again = once and picture is not None and picture.mtime_ns < csv.mtime_ns - _BESIDE_NS
+    return picture.mtime_ns if picture is not None and again else csv.mtime_ns
+
+
+def _since(saved: Checkpoint | None, rows: Table, times: Times) -> int:
+    """Give the milliseconds from a checkpoint's row to the last one.
+
+    While an epoch is on, its row may lie long after the newest checkpoint.
+    """
+    if saved is None or saved.epoch is None or saved.epoch < 0:
+        return 0
+    first = 0 if rows.rows[0].epoch == 0 else 1
+    return times.ended - times.at.get(saved.epoch + first, times.ended)
+
+
+def _of_a_run(listed: Mapping[str, FileStamp]) -> dict[str, FileStamp]:
+    return {n: s for n, s in listed.items() if _PICTURE.fullmatch(n) or n in _WEIGHTS}
 
 
 def _own_files(
-    listed: Mapping[str, FileStamp], args: FileStamp, csv: FileStamp, rows: Table, resumed: bool
+    listed: Mapping[str, FileStamp], args: FileStamp, csv: FileStamp, rows: Table
 ) -> tuple[dict[str, FileStamp], list[str]]:
     """Tell the pictures and weights of this training from those of one before it in the same place.
 
-    args.yaml is written first, so what is older is not this training's; unless it was written again by a
-    resume, or the file times are those of a copy: then fewer seconds lie between args.yaml and results.csv
-    than the training took, and the times say nothing.
+    args.yaml is written first, so what is older is not this training's; unless the file times are those of a
+    copy: then fewer seconds lie between args.yaml and results.csv than the training took, and the times say
+    nothing.
     """
-    known = {n: s for n, s in listed.items() if _PICTURE.fullmatch(n) or n in _WEIGHTS}
+    known = _of_a_run(listed)
     seconds = rows.column("time")
     least = seconds[-1] * 0.5 if seconds and seconds[-1] == seconds[-1] else 1.0
-    if resumed or csv.mtime_ns - args.mtime_ns < least * _SECOND_NS:
+    if csv.mtime_ns - args.mtime_ns < least * _SECOND_NS:
         return known, []
     old = sorted(n for n, s in known.items() if s.mtime_ns < args.mtime_ns - _SECOND_NS)
     own = {n: s for n, s in known.items() if n not in old}
@@ -466,8 +525,14 @@ def _state(
     live: bool,
     draws: bool,
     unfinished: Sequence[str],
+    *,
+    once: bool,
+    complete: bool,
 ) -> RunState:
     """Finished: every checkpoint is stripped. Without one: results.png, drawn last, is newer than the rows.
+
+    It may be a few seconds older in a copy, and by any time where the table was saved again: where only
+    ``once`` a training drew there, it is this one's. Else all rows are there, so that it is ``complete``.
 
     Checkpoints are stripped before the final validation and its plots, so while things are still being
     written and results.png is to come, the training goes on; and so it does while results.png or a
@@ -475,14 +540,15 @@ def _state(
     write, tells them apart.
     """
     picture = own.get("results.png")
-    drawn = picture is not None and picture.mtime_ns >= csv.mtime_ns
+    drawn = picture is not None and (once or picture.mtime_ns >= csv.mtime_ns)
     if live and any(name in unfinished for name in ("results.png", *_WEIGHTS)):
         return RunState.LIVE
     if checkpoints:
         stripped = all(checkpoint.stripped for checkpoint in checkpoints.values())
         finished = stripped and (drawn or not draws or not live)
     else:
-        finished = drawn
+        beside = picture is not None and csv.mtime_ns - picture.mtime_ns < _BESIDE_NS
+        finished = drawn or beside or complete
     if finished:
         return RunState.FINISHED
     return RunState.LIVE if live else RunState.STOPPED

@@ -37,12 +37,13 @@ class Times:
         return max(self.took.values(), default=spread)
 
 
-def last_write(written: int, saved: str | None, since: int = 0) -> int:
+def last_write(written: int, saved: str | None, since: int = 0, slack: timedelta | None = None) -> int:
     """Say when results.csv was last written, in milliseconds since the epoch.
 
     That is its modification time, ``written``, unless the newest checkpoint (``saved``: its own ISO date, the
     only time that survives copying) is so much older that the directory must have been copied without its
     times. ``since`` are the milliseconds of training between that checkpoint's row and the last one.
+    ``slack`` is how much older it may be; None: an hour, or any time zone where the date has none.
     """
     try:
         date = datetime.fromisoformat(saved.replace("Z", "+00:00")) if saved else None
@@ -51,7 +52,8 @@ def last_write(written: int, saved: str | None, since: int = 0) -> int:
         return written
     if date is None or stamp is None or stamp <= 0:
         return written
-    slack = _SAVING if date.tzinfo else _ANY_ZONE
+    if slack is None:
+        slack = _SAVING if date.tzinfo else _ANY_ZONE
     return stamp if written - stamp > slack.total_seconds() * 1000 else written
 
 

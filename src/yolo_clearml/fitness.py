@@ -1,0 +1,31 @@
+"""Ultralytics' measure of a good epoch, from the metrics of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+_PRECISIONS = (  # of boxes, masks and poses, and of YOLOv5; at one overlap and over many
+    *((f"metrics/mAP50{of}", f"metrics/mAP50-95{of}") for of in ("(B)", "(M)", "(P)")),
+    ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+)
+
+
+def fitness(
+    metrics: Mapping[str, float], weights: tuple[float, float], of_classes: tuple[float, float] = (0.5, 0.5)
+) -> float:
+    """Weigh mAP50 and mAP50-95, of a classification top1 and top5; -inf where the metrics do not tell.
+
+    That is also where one of them is not finite.
+    """
+    top = [metrics[k] for k in ("metrics/accuracy_top1", "metrics/accuracy_top5") if k in metrics]
+    if len(top) == 2:
+        mean = sum(weight * value for weight, value in zip(of_classes, top, strict=True))
+        return mean if math.isfinite(mean) else -math.inf
+    parts: Sequence[tuple[float, float]] = [
+        (metrics[loose], metrics[strict])
+        for loose, strict in _PRECISIONS
+        if loose in metrics and strict in metrics
+    ]
+    total = sum(weights[0] * loose + weights[1] * strict for loose, strict in parts)
+    return total if parts and math.isfinite(total) else -math.inf

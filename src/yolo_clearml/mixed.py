@@ -1,0 +1,52 @@
+"""A results.csv whose rows are not those of the training that args.yaml tells of.
+
+epoch, box, cls, dfl, mAP(B)          releases before 8.3.214 append a training with exist_ok=True to the
+1 ... 5                               file of the one before; its columns are named nowhere then
+1 ... 4, each of more values
+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .results_csv import Table, of_other_columns
+
+# of each task the column that tells it; segment and pose have that of detect as well
+_BOXES, _MASKS, _POSES, _CLASSES = (
+    *("metrics/mAP50(B)", "metrics/mAP50(M)", "metrics/mAP50(P)"),
+    "metrics/accuracy_top1",
+)
+_TELLING = frozenset({_BOXES, _MASKS, _POSES, _CLASSES})
+_COLUMNS: Mapping[object, frozenset[str]] = {
+    "detect": frozenset({_BOXES}),
+    "obb": frozenset({_BOXES}),
+    "segment": frozenset({_BOXES, _MASKS}),
+    "pose": frozenset({_BOXES, _POSES}),
+    "classify": frozenset({_CLASSES}),
+}
+_HINT = (
+    "Put the rows of the training that args.yaml tells of into a results.csv of their own, below a line with"
+    " the names of their columns; then run the same command again."
+)
+
+
+def whose_rows(everything: Table, args: Mapping[str, object], second: bool) -> tuple[str, str] | None:
+    """Say why the rows cannot be told to be the training's own, and what to do; None where nothing is odd.
+
+    ``everything`` is the whole file; that a ``second`` training may have been begun there is known otherwise.
+    The reason goes on from the file's name.
+    """
+    others = of_other_columns(everything)
+    if others:
+        width = len(everything.columns) + 1
+        return (
+            f"holds two trainings with different columns: its header names the {width} of the first one, and"
+            f" nothing names those of the newest, whose rows have {others[0].cells} values",
+            _HINT,
+        )
+    task = args.get("task")
+    there = _TELLING.intersection(everything.columns)
+    if second and isinstance(task, str) and there and there != _COLUMNS.get(task, there):
+        return f"is not of the training that args.yaml tells of: its columns are not those of {task!r}", _HINT
+    return None
