@@ -21,7 +21,17 @@ ORDER = (
     *("errors", "choice", "events", "results_csv", "files", "arguments", "checkpoint", "eras", "times"),
     *("scan", "finding", "rules", "ledger", "payloads", "compare", "sinks", "figures", "exchange"),
     *("clearml_api", "clearml_reader", "adoption", "clearml_tasks", "clearml_delivery", "clearml_sink"),
-    *("offline_sink", "engine", "agenda", "triggers", "library", "metrics", "wording", "plan_text"),
+    *(
+        "offline_sink",
+        "engine",
+        "silence",
+        "agenda",
+        "triggers",
+        "library",
+        "metrics",
+        "wording",
+        "plan_text",
+    ),
     *("terminal", "console", "standings", "live_table", "news", "interruption", "options", "cli", "__main__"),
 )
 # the one place of what is slow, large or has a say in how the code around it looks

@@ -372,7 +372,7 @@ def test_a_death_nobody_saw_is_told_by_the_next_watch(server: ClearMLDouble, tmp
 
 
 def test_a_live_run_without_news_is_kept_alive(server: ClearMLDouble, tmp_path: Path) -> None:
-    """An epoch of ten hours: the server hears of it every half an hour, so its watchdog leaves the task."""
+    """An epoch of ten hours: the server hears of it in time, so its watchdog leaves the task."""
     steps, run = timeline(KILLED), tmp_path / "run"
     clock = Clock(steps[0].at)
     server.clock = clock
@@ -387,8 +387,8 @@ def test_a_live_run_without_news_is_kept_alive(server: ClearMLDouble, tmp_path: 
         assert [] == server.run_watchdog()
     times = [began, *heard, clock.at]
     assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 1800
-    assert 20 <= len(heard) <= 30
-    assert len(server.requests) - count <= 3 * len(heard)
+    assert 20 <= len(heard) <= 300
+    assert 2 >= (len(server.requests) - count) / len(heard)  # the task is looked at, and told
     assert_by_now(server, KILLED, steps[-1], run)
     (task,) = server.tasks.values()
     clock.at += 7300
