@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import threading
 import time
@@ -52,7 +53,7 @@ class _Known:
     keep_alive: bool = False  # that visit is to do so
     live: bool = False
     told: tuple[float, float] | None = None  # when its task last heard of it, by this clock and the wall's
-    word_due: float = 0.0  # when it is to hear again that the training goes on
+    word_due: float = -math.inf  # when it is to hear again that the training goes on
     not_before: float = 0.0  # a change is no reason to try again what the server has refused
     failures: int = 0  # in a row
     open: bool = True  # not ended, or not delivered
@@ -76,7 +77,7 @@ class Agenda:
         ``retry`` is called before ClearML is asked again after it was away; with ``once`` the stream ends
         when every run has ended and is delivered. ``now`` is the time that file times are of, ``clock`` one
         that nobody sets, both in seconds. ``rest`` waits, for so many seconds at most; ``idle`` is called
-        before each rest.
+        before each rest in which no run is visited either.
         """
         self._retry, self._stop, self._once = retry, stop, once
         self._now, self._clock, self._idle = now, clock, idle
@@ -85,6 +86,7 @@ class Agenda:
         self._lock = threading.RLock()
         self._runs: dict[Path, _Known] = {}
         self._silence = Silence()
+        self._under_way = 0  # visits
         self._changed: list[tuple[float, int, Path]] = []  # heaps; an entry counts if it says what is due
         self._others: list[tuple[float, int, Path]] = []
         self._first = self._changed  # the one that has the next turn
@@ -154,7 +156,8 @@ class Agenda:
             if item is None:
                 if self._over():
                     return
-                self._idle()
+                if not self._under_way:
+                    self._idle()
                 self._wake.clear()
                 self._rest(self._until_due())
 
@@ -189,6 +192,7 @@ class Agenda:
             if run is None or not run.busy:
                 return  # of what is no run
             run.busy = False
+            self._under_way -= 1
             found_out = isinstance(outcome, Failed) and isinstance(outcome.error, RunGone)
             if found_out:
                 run.gone = not run.changed  # else there is one again
@@ -262,6 +266,7 @@ class Agenda:
     def _begin(self, path: Path, now: float) -> Visit:
         run = self._runs[path]
         run.due, run.urgent, run.busy, run.changed = None, False, True, False
+        self._under_way += 1
         run.keep_alive = run.live and now >= run.word_due
         return Visit(path, run.keep_alive)
 
