@@ -33,23 +33,29 @@ def python(code: str, *paths: Path) -> str:
 # -- what is begun early ----------------------------------------------------------------------------------
 
 
-def test_it_is_begun_once_and_waits_for_nothing() -> None:
+def test_it_is_begun_once_and_only_who_makes_the_sink_waits() -> None:
     """In a thread of its own, which the process's end waits for; a sink that is there needs it no more."""
     loaded: list[threading.Thread] = []
     go_on = threading.Event()
+    when_made: list[bool] = []
 
     def load() -> None:
         loaded.append(threading.current_thread())
-        go_on.wait(10)
+        assert go_on.wait(10)
 
-    lazily = Lazily(RecordingSink, load)
+    def make() -> RecordingSink:
+        when_made.append(go_on.is_set())
+        return RecordingSink()
+
+    lazily = Lazily(make, load)
     lazily.begin()
     lazily.begin()
-    assert isinstance(lazily(), RecordingSink)  # made by others meanwhile
-    go_on.set()
+    threading.Timer(0.1, go_on.set).start()
+    lazily()
     (thread,) = loaded
-    assert (False, True) == (thread.daemon, thread is not threading.current_thread())
-    made = Lazily(RecordingSink, load)
+    assert ([True], False) == (when_made, thread.daemon)
+    assert thread is not threading.current_thread()
+    made = Lazily(make, load)
     made()
     made.begin()
     assert 1 == len(loaded)

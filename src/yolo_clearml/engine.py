@@ -189,6 +189,7 @@ class Lazily:
     def __init__(self, make: Callable[[], Sink], load: Callable[[], object] | None = None) -> None:
         """Make it with ``make``; ``load`` does of that what takes long and can be done before."""
         self._make, self._load = make, load
+        self._loading: threading.Thread | None = None
         self._lock = threading.Lock()
         self._sink: Sink | None = None
 
@@ -196,6 +197,8 @@ class Lazily:
         """Give the sink; runs that need it at the same time wait for the one that makes it."""
         with self._lock:
             if self._sink is None:
+                if self._loading is not None:
+                    self._loading.join()
                 self._sink = self._make()
             return self._sink
 
@@ -205,9 +208,11 @@ class Lazily:
         What goes wrong there is met again, and told, by whoever makes it. The thread keeps the process from
         ending, for Python does not bear that in the middle of an import.
         """
-        load, self._load = self._load, None
-        if load is not None and self._sink is None:
-            threading.Thread(target=_without_a_word, args=(load,), name="load").start()
+        with self._lock:
+            load, self._load = self._load, None
+            if load is not None and self._sink is None:
+                self._loading = threading.Thread(target=_without_a_word, args=(load,), name="load")
+                self._loading.start()
 
     def renew(self) -> None:
         """Make another one next time: a sink remembers who did not answer, and does not ask again."""

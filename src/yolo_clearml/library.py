@@ -201,6 +201,9 @@ def _work(options: Options, stop: threading.Event) -> Work:
 
     def load() -> None:
         from . import clearml_sink  # noqa: F401  takes more than a second
+        from .clearml_api import configured_host
+
+        configured_host()  # the SDK reads its configuration once, which takes it half a second
 
     ledgers: Ledgers = FileLedgers() if options.offline is None else NoLedgers()
     return Work(
