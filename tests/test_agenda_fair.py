@@ -119,11 +119,46 @@ def test_a_word_to_a_live_task_is_not_kept_waiting_by_rows(core: Core) -> None:
     assert max(later - earlier for earlier, later in itertools.pairwise(turns)) <= 3000 / 40 + 3
 
 
+def test_a_word_that_is_late_passes_nobody(core: Core) -> None:
+    """It was due while its run was being visited for long; who became due meanwhile has waited longer."""
+    core.agenda.notice(FOUND[0])
+    core.visit()
+    core.agenda.notice(FOUND[0], changed=True)
+    core.clock += 1
+    assert FOUND[0] == core.begin()
+    core.clock += 30  # its word is due within them
+    core.agenda.notice(FOUND[1])
+    core.clock += 10
+    core.agenda.settle(up_to_date(FOUND[0]))
+    assert [FOUND[1], FOUND[0]] == [core.begin(), core.begin()]
+
+
+def test_a_rest_is_idle_where_nothing_is_under_way(core: Core) -> None:
+    """What a run needs is begun by its visit; where there is none, there is time for what may be needed."""
+    idle: list[float] = []
+    agenda = Agenda(
+        lambda: None,
+        threading.Event(),
+        clock=lambda: core.clock,
+        rest=lambda _: None,
+        idle=lambda: idle.append(core.clock),
+    )
+    items = iter(agenda)
+    agenda.notice(FOUND[0])
+    assert [Visit(FOUND[0]), None, None] == [next(items) for _ in range(3)]
+    assert [] == idle
+    agenda.settle(told(FOUND[0], RunState.FINISHED))
+    next(items)
+    next(items)
+    assert idle
+
+
 def test_changes_without_end_leave_no_trace(core: Core) -> None:
     """A run that waits stands in a queue once or twice, however often it changes meanwhile."""
     core.agenda.notice(FOUND[0])
     for _ in range(1000):
         core.agenda.notice(FOUND[0], changed=True)
+    assert 2 >= len(core.agenda._changed) + len(core.agenda._others)
     assert [FOUND[0]] == [run for run in (core.begin() for _ in range(5)) if run is not None]
     core.agenda.settle(told(FOUND[0], RunState.FINISHED))
     core.clock += 10
