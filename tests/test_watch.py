@@ -376,7 +376,7 @@ def test_a_death_nobody_saw_is_told_by_the_next_watch(server: ClearMLDouble, tmp
 
 
 def test_a_live_run_without_news_is_kept_alive(server: ClearMLDouble, tmp_path: Path) -> None:
-    """An epoch of ten hours: the server hears of it every half an hour, so its watchdog leaves the task."""
+    """An epoch of ten hours: the server hears of it in time, so its watchdog leaves the task."""
     steps, run = timeline(KILLED), tmp_path / "run"
     clock = Clock(steps[0].at)
     server.clock = clock
@@ -391,8 +391,8 @@ def test_a_live_run_without_news_is_kept_alive(server: ClearMLDouble, tmp_path: 
         assert [] == server.run_watchdog()
     times = [began, *heard, clock.at]
     assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 1800
-    assert 20 <= len(heard) <= 30
-    assert len(server.requests) - count <= 3 * len(heard)
+    assert 20 <= len(heard) <= 300
+    assert 2 >= (len(server.requests) - count) / len(heard)  # the task is looked at, and told
     assert_by_now(server, KILLED, steps[-1], run)
     (task,) = server.tasks.values()
     clock.at += 7300
@@ -550,8 +550,8 @@ def test_a_watch_that_begins_while_the_server_is_away(
     assert len(watch.asked) == len(later)
     watch.timeout = _ANSWERED
     server.start_api()
-    last = {outcome.run: type(outcome) for outcome in watch.outcomes(61)}
-    assert dict.fromkeys(runs, Delivered) == last
+    delivered = [outcome.run for outcome in watch.outcomes(61) if isinstance(outcome, Delivered)]
+    assert sorted(runs) == sorted(delivered)
     assert {"completed": 2, "in_progress": 1} == Counter(task["status"] for task in server.tasks.values())
     list(watch.outcomes(STALE))
     assert uploaded(monkeypatch, runs)[0]["tasks"].keys() == comparable(server)["tasks"].keys()

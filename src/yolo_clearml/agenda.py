@@ -5,12 +5,17 @@ noticed, changed ──> due ──> visited ──> outcome ──┬─> live:
                       │                            ├─> ended: when something is noticed again
                       │                            ├─> failed: later, each time twice as late
                       └────────────────────────────┴─> ClearML is away: one run asks for all of them
+
+What changed and what is due for another reason stand in two queues, each in the order in which it became
+due, and have turns: a row is not kept waiting by thousands of old runs, nor are they by rows without end.
+So a run that is due is begun after at most twice as many visits as there are runs.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import threading
 import time
@@ -25,10 +30,11 @@ from .errors import RunChanged, RunGone, RunUnreadable
 from .events import RunState
 from .finding import Found
 from .scan import NotARun
+from .silence import Silence
 
 _SETTLING = 0.3  # seconds from a change to the visit; a row, its checkpoint and its pictures come together
-_KEEP_ALIVE = 1500.0  # seconds; the server stops a task that it has heard nothing of for two hours
 _SOONEST = 1.0  # seconds until time alone is a reason for another visit
+_LONGEST_REST = 60.0  # seconds, where nothing is due at all
 _ATTENTIVE = 0.2  # seconds of waiting at a time, so that what was done meanwhile is shown
 _SERVER_PAUSES = (1.0, 60.0)  # seconds; the first and the longest
 _RUN_PAUSES = (2.0, 600.0)
@@ -40,12 +46,14 @@ class _Known:
     """What is remembered of a run between two visits; times are of the agenda's clock, in seconds."""
 
     due: float | None = None  # None: when something is noticed
+    urgent: bool = False  # it stands among what changed
     busy: bool = False  # it is being visited
     changed: bool = False  # since that visit began
     gone: bool = False  # since that visit began
     keep_alive: bool = False  # that visit is to do so
     live: bool = False
-    told: float | None = None  # when its task last heard of it
+    told: tuple[float, float] | None = None  # when its task last heard of it, by this clock and the wall's
+    word_due: float = -math.inf  # when it is to hear again that the training goes on
     not_before: float = 0.0  # a change is no reason to try again what the server has refused
     failures: int = 0  # in a row
     open: bool = True  # not ended, or not delivered
@@ -62,21 +70,26 @@ class Agenda:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         rest: Callable[[float], object] | None = None,
+        idle: Callable[[], object] = lambda: None,
     ) -> None:
         """Begin with no run.
 
         ``retry`` is called before ClearML is asked again after it was away; with ``once`` the stream ends
         when every run has ended and is delivered. ``now`` is the time that file times are of, ``clock`` one
-        that nobody sets, both in seconds. ``rest`` waits, for so many seconds at most.
+        that nobody sets, both in seconds. ``rest`` waits, for so many seconds at most; ``idle`` is called
+        before each rest in which no run is visited either.
         """
         self._retry, self._stop, self._once = retry, stop, once
-        self._now, self._clock = now, clock
+        self._now, self._clock, self._idle = now, clock, idle
         self._wake = threading.Event()
         self._rest = rest or (lambda seconds: self._wake.wait(min(seconds, _ATTENTIVE)))
         self._lock = threading.RLock()
         self._runs: dict[Path, _Known] = {}
+        self._silence = Silence()
+        self._under_way = 0  # visits
         self._changed: list[tuple[float, int, Path]] = []  # heaps; an entry counts if it says what is due
         self._others: list[tuple[float, int, Path]] = []
+        self._first = self._changed  # the one that has the next turn
         self._order = itertools.count()
         self._no_runs: list[NotARun] = []  # to be given once each
         self._known_no_runs: dict[Path, str] = {}
@@ -143,11 +156,13 @@ class Agenda:
             if item is None:
                 if self._over():
                     return
+                if not self._under_way:
+                    self._idle()
                 self._wake.clear()
                 self._rest(self._until_due())
 
     def due(self) -> Visit | NotARun | None:
-        """Give the next run to visit, those that changed first; it is not given again until `settle`."""
+        """Give the next run to visit; it is not given again until `settle`."""
         with self._lock:
             if self._no_runs:
                 return self._no_runs.pop(0)
@@ -157,11 +172,13 @@ class Agenda:
                 self._asking = asking
                 self._retry()
                 return self._begin(asking, now)
-            for heap in (self._changed, self._others):
+            second = self._others if self._first is self._changed else self._changed
+            for heap, other in ((self._first, second), (second, self._first)):
                 while heap and heap[0][0] <= now:
                     when, _, path = heapq.heappop(heap)
                     run = self._runs.get(path)
                     if run is not None and run.due == when and not run.busy:
+                        self._first = other
                         return self._begin(path, now)
             return None
 
@@ -175,6 +192,7 @@ class Agenda:
             if run is None or not run.busy:
                 return  # of what is no run
             run.busy = False
+            self._under_way -= 1
             found_out = isinstance(outcome, Failed) and isinstance(outcome.error, RunGone)
             if found_out:
                 run.gone = not run.changed  # else there is one again
@@ -190,9 +208,9 @@ class Agenda:
                 case Delivered() | UpToDate():
                     run.live = run.open = outcome.facts.state is RunState.LIVE
                     if run.keep_alive or isinstance(outcome, Delivered):
-                        run.told = now
+                        self._heard(run, now, outcome.revived)
                     if run.live:
-                        self._plan(path, run, now if run.told is None else run.told + _KEEP_ALIVE)
+                        self._plan(path, run, run.word_due)
                     self._plan_again(path, run, outcome.again, now)
                 case Skipped():
                     run.live, run.open = False, outcome.again is not None
@@ -212,6 +230,15 @@ class Agenda:
             if run.changed:
                 run.changed = False
                 self._plan(path, run, now + _SETTLING, changed=True)
+
+    def _heard(self, run: _Known, now: float, revived: bool) -> None:
+        """Note that ClearML has heard of a run, and that it had been too late for it."""
+        if revived and run.told is not None:
+            # by the wall as well: the other clock stands still while the machine sleeps
+            self._silence.was_too_long(max(now - run.told[0], self._now() - run.told[1]))
+        run.told = now, self._now()
+        if run.live:
+            run.word_due = now + self._silence.after(now, sum(known.live for known in self._runs.values()))
 
     def _settle_outage(self, path: Path, away: bool, now: float) -> None:
         asked = path == self._asking
@@ -238,18 +265,22 @@ class Agenda:
 
     def _begin(self, path: Path, now: float) -> Visit:
         run = self._runs[path]
-        run.due, run.busy, run.changed = None, True, False
-        run.keep_alive = run.live and (run.told is None or now >= run.told + _KEEP_ALIVE)
+        run.due, run.urgent, run.busy, run.changed = None, False, True, False
+        self._under_way += 1
+        run.keep_alive = run.live and now >= run.word_due
         return Visit(path, run.keep_alive)
 
     def _plan(self, path: Path, run: _Known, when: float, changed: bool = False) -> None:
-        """Make a run due, if it is not due earlier."""
-        when = max(when, run.not_before)
+        """Make a run due, if it is not due earlier; what ``changed`` then takes its turn among its like."""
+        when = max(when, run.not_before, self._clock())  # no sooner than what is due already
         if run.busy:
             run.changed = True
-        elif run.due is None or when < run.due:
-            run.due = when
-            heapq.heappush(self._changed if changed else self._others, (when, next(self._order), path))
+            return
+        sooner = run.due is None or when < run.due
+        due = when if run.due is None else min(when, run.due)
+        if sooner or (changed and not run.urgent):
+            run.due, run.urgent = due, changed
+            heapq.heappush(self._changed if changed else self._others, (due, next(self._order), path))
 
     def _plan_again(self, path: Path, run: _Known, again: float | None, now: float) -> None:
         if again is not None:
@@ -261,7 +292,7 @@ class Agenda:
             if self._who_may_ask() is not None:
                 times.append(self._ask_at)
             # never nothing: a clock too coarse to show the rest would be asked again and again
-            return max(0.001, min(times, default=_KEEP_ALIVE + self._clock()) - self._clock())
+            return max(0.001, min(times, default=_LONGEST_REST + self._clock()) - self._clock())
 
     def _over(self) -> bool:
         with self._lock:

@@ -21,7 +21,7 @@ from typing import BinaryIO, TypeAlias
 from . import adoption, clearml_reader, payloads, task_log
 from .adoption import REASON, mark_of, stopped_by_hand, told_now
 from .clearml_api import Api, RefusedRequest
-from .clearml_tasks import CLOSED, PUBLISHED, by_id, delete, mark, require_writable
+from .clearml_tasks import CLOSED, PUBLISHED, by_id, delete, given_up, mark, require_writable
 from .errors import FileServerUnreachable, ServerFailing, ServerRefused, TaskOffLimits, YoloClearmlError
 from .events import (
     STATUS,
@@ -43,7 +43,7 @@ from .events import (
 from .figures import draw_results, picture_size
 from .files import open_stamped
 from .payloads import Json
-from .sinks import Acknowledged, Noted, Sent, Step, acknowledged, file_size
+from .sinks import Acknowledged, Noted, Revived, Sent, Step, acknowledged, file_size
 
 _REPLAYING = f"{REASON}: replaying the run directory"
 _COMPLETING = f"{REASON}: completing a task that was completed"
@@ -134,6 +134,8 @@ class TaskDelivery:
             return  # whoever tells it has ended it
         elif not self.others:
             require_writable(self._task, stopped=self.asked_for)
+            if given_up(self._task):
+                yield Revived()
             self._start()
             reports = [self._as_it_was(report) for report in reports]
         if not whole:

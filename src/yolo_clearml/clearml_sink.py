@@ -19,6 +19,7 @@ from .clearml_tasks import (
     drop_twins,
     find,
     given_task,
+    keep_alive,
     make,
     require_no_less,
     require_writable,
@@ -54,6 +55,11 @@ class ClearmlSink:
         """Say whether a task that the ledger knows is there; raises as `Api.call` does."""
         with self._logged_in() as api:
             return by_id(api, task_id) is not None
+
+    def keep_alive(self, task_id: str, key: str) -> bool:
+        """Let the server know that a training goes on, where its task is in progress; says whether it is."""
+        with self._logged_in() as api:
+            return keep_alive(api, task_id, key)
 
     @contextmanager
     def open(

@@ -126,6 +126,15 @@ def given_task(api: Api, task_id: str, key: str) -> Json:
     return task
 
 
+def keep_alive(api: Api, task_id: str, key: str) -> bool:
+    """Let the server know that a run's training goes on, if its task is in progress; says whether."""
+    task = by_id(api, task_id)
+    if task is None or not _is_of(task, key) or task["status"] != "in_progress" or is_archived(task):
+        return False
+    api.call("tasks.ping", {"task": task_id})
+    return True
+
+
 def mark(api: Api, task: Json, key: str) -> None:
     """Write a run's key to a task that somebody else has told, so that any later upload knows it.
 
@@ -203,13 +212,18 @@ def _project(api: Api, name: str, seen: Mapping[str, Json | None]) -> tuple[str,
     return there["id"], there.get("default_output_destination")
 
 
+def given_up(task: Json) -> bool:
+    """Tell whether the server has stopped a task by itself, because it had heard nothing of it for long."""
+    return task["status"] == "stopped" and WATCHDOG in str(task.get("status_reason") or "")
+
+
 def require_writable(task: Json, stopped: bool = False) -> None:
     """Leave alone what a person published, archived, aborted, closed or marked failed.
 
     With ``stopped``, a task may be aborted: that was done before it was ours to complete, or is overruled.
     """
     status, reason = task["status"], str(task.get("status_reason") or "")
-    stopped = stopped or reason.startswith(REASON) or WATCHDOG in reason
+    stopped = stopped or reason.startswith(REASON) or given_up(task)
     open_still = status in ("created", "queued", "in_progress", "completed") or (
         status == "stopped" and stopped
     )

@@ -9,12 +9,10 @@ import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from .eras import ERAS, YOLOV5
 from .events import FileStamp
-from .fitness import fitness
+from .fitness import EVER, fitness
 from .results_csv import Table
 
-_FITNESSES = tuple(dict.fromkeys(era.fitness for era in (*ERAS, YOLOV5)))
 _FIRST_BATCH = "train_batch0.jpg"
 _HOUR = 3600.0  # seconds
 _CLOCK = 1.0  # seconds; a row holds the time at which it was begun, the limit is looked at a little later
@@ -80,7 +78,7 @@ def _ran_out_of_patience(rows: Table, args: Mapping[str, object]) -> bool:
         return False
     names = [column if column.startswith("metrics/") else "" for column in rows.columns]
     metrics = [dict(zip(names, row.values, strict=True)) for row in rows.rows]
-    for weights in _FITNESSES:
+    for weights in EVER:
         values = [fitness(each, weights) for each in metrics]
         best = max(values)
         if not (best > 0 and math.isfinite(best)):

@@ -35,7 +35,7 @@ from .ledger import Held, Ledger, Ledgers, settled_stamp
 from .places import left_out, notes, unreadable
 from .rules import Wishes, fitness_by_epoch, main_metric, plan
 from .scan import NotARun, Run, listing, scan
-from .sinks import Acknowledged, Noted, Prover, Sent, Sink, acknowledged
+from .sinks import Acknowledged, Noted, Prover, Reminder, Revived, Sent, Sink, acknowledged
 
 if TYPE_CHECKING:
     from .compare import Verdict
@@ -130,6 +130,7 @@ class Delivered:
     notes: tuple[str, ...]
     again: float | None = None  # seconds since the epoch; when to look again, though nothing is written
     proof: Verdict | None = None  # what reading everything back has shown; None: it was not asked for
+    revived: bool = False  # the server had stopped the task meanwhile, for it had heard nothing of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class UpToDate:
     verified: bool = False  # the ledger remembers such a proof, of these very files
     unsure: bool = False  # of a look without asking: ClearML's configuration has changed since
     notes: tuple[str, ...] = ()
+    revived: bool = False  # as in Delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,10 @@ Outcome: TypeAlias = "Started | Progress | Delivered | UpToDate | Skipped | Fail
 class Lazily:
     """Makes a sink when the first run needs it, once for all of them."""
 
-    def __init__(self, make: Callable[[], Sink]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[], Sink], load: Callable[[], object] | None = None) -> None:
+        """Make it with ``make``; ``load`` does of that what takes long and can be done before."""
+        self._make, self._load = make, load
+        self._loading: threading.Thread | None = None
         self._lock = threading.Lock()
         self._sink: Sink | None = None
 
@@ -205,13 +209,32 @@ class Lazily:
         """Give the sink; runs that need it at the same time wait for the one that makes it."""
         with self._lock:
             if self._sink is None:
+                if self._loading is not None:
+                    self._loading.join()
                 self._sink = self._make()
             return self._sink
+
+    def begin(self) -> None:
+        """Say that a run will need it: what takes long is begun in a thread of its own, the first time.
+
+        What goes wrong there is met again, and told, by whoever makes it. The thread keeps the process from
+        ending, for Python does not bear that in the middle of an import.
+        """
+        with self._lock:
+            load, self._load = self._load, None
+            if load is not None and self._sink is None:
+                self._loading = threading.Thread(target=_without_a_word, args=(load,), name="load")
+                self._loading.start()
 
     def renew(self) -> None:
         """Make another one next time: a sink remembers who did not answer, and does not ask again."""
         with self._lock:
             self._sink = None
+
+
+def _without_a_word(load: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        load()
 
 
 class Aim(Enum):
@@ -220,6 +243,16 @@ class Aim(Enum):
     DELIVER = "deliver"
     DELIVER_AND_VERIFY = "deliver and verify"
     VERIFY = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A live run as the last visit left it, everything told."""
+
+    key: str
+    task: str
+    settled: str  # stamp of its files
+    outcome: UpToDate
 
 
 @dataclass(slots=True)
@@ -236,7 +269,9 @@ class Work:
     aim: Aim = Aim.DELIVER
     task_id: str | None = None  # complete this task, whoever made it
     follow: tuple[Path, ...] = ()  # real paths of folders that a link in a run may lead into
+    silence: float | None = None  # seconds, after which a live run's task is told so unasked; None: never
     now: Callable[[], float] = time.time  # seconds since the epoch
+    live: dict[Path, _Live] = field(default_factory=dict)
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
 
     def __post_init__(self) -> None:
@@ -357,6 +392,7 @@ class _SoFar:
     size: int = 0  # bytes of files
     notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
     unread: RunUnreadable | None = None  # what is to be said of files that the run has and nobody may read
+    revived: bool = False  # as in Delivered
 
 
 def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
@@ -428,6 +464,10 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
         return looked
     settled, ledger = looked
     so_far.ledger = ledger
+    if not unasked and (not ledger.sent or work.force or work.new or work.aim is not Aim.DELIVER):
+        with contextlib.suppress(OSError):
+            if (path / "results.csv").lstat().st_size:  # then there is something to send, or to read back
+                work.sink.begin()
     run = scan(path, work.now(), work.stale_after, work.follow)
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)
@@ -444,13 +484,17 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
 
 
 def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
+    known = work.live.pop(path, None)
+    if keep_alive and known is not None and _kept_alive(path, known, work, so_far):
+        work.live[path] = known
+        return known.outcome
     looked = _look(path, work, so_far)
     if not isinstance(looked, _Looked):
         return looked
     # looking again must find the same: a run that ended is settled, one that lives is not
     # nor is one with a file that could not be read: to be readable changes nothing that is listed
     settled = None if looked.live or so_far.unread else looked.settled
-    alive = keep_alive and looked.live
+    alive = looked.live and (keep_alive or _unheard(path, work))
     if work.aim is Aim.VERIFY:
         ledger = so_far.ledger
         outcome: Delivered | UpToDate = UpToDate(
@@ -464,7 +508,32 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
     if so_far.unread is not None and not (outcome.proof and outcome.proof.differences):
         told = " ".join((so_far.unread.hint, *outcome.notes))  # a failure has no notes of its own
         raise RunUnreadable(str(so_far.unread), told)
+    if looked.live and outcome.task_id is not None:
+        facts, task, url = outcome.facts, outcome.task_id, outcome.url
+        same = UpToDate(path, facts, task, url, looked.again)
+        work.live[path] = _Live(looked.planned.key, task, looked.settled, same)
     return replace(outcome, again=looked.again)
+
+
+def _kept_alive(path: Path, known: _Live, work: Work, so_far: _SoFar) -> bool:
+    """Tell a live run's task that it goes on, where that is all there is to do; else False."""
+    again = known.outcome.again
+    same = settled_stamp(listing(path, work.follow), work.asked) == known.settled
+    sink = work.sink()
+    if not same or (again is not None and work.now() >= again) or not isinstance(sink, Reminder):
+        return False
+    so_far.facts, so_far.pending = known.outcome.facts, 0
+    so_far.ledger = Ledger(task=known.task, url=known.outcome.url)
+    return sink.keep_alive(known.task, known.key)
+
+
+def _unheard(path: Path, work: Work) -> bool:
+    """Tell whether a run's task has heard nothing for long; its ledger is written whenever it hears."""
+    if work.silence is None:
+        return False
+    written = work.ledgers.written(path)
+    # a time that is yet to come says nothing
+    return written is not None and not 0 <= work.now() - written < work.silence
 
 
 def _prove(path: Path, looked: _Looked, settled: str | None, work: Work) -> Verdict:
@@ -621,12 +690,16 @@ def _deliver(
                         so_far.size += step.size
                     case Noted():
                         so_far.notes += (step.text,)
+                    case Revived():
+                        so_far.revived = True
     asked = ledger.configured != held.ledger.configured
-    if ledger.anew or asked or (settled is not None and ledger.settled != settled):
+    word = alive and not pending and work.silence is not None  # see `_unheard`
+    if ledger.anew or asked or word or (settled is not None and ledger.settled != settled):
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
         notes = so_far.notes if settled is not None else ()  # or it would be said at every look
-        return UpToDate(path, so_far.facts, ledger.task, ledger.url, notes=notes)
+        task, url = ledger.task, ledger.url
+        return UpToDate(path, so_far.facts, task, url, notes=notes, revived=so_far.revived)
     sent = (so_far.events, so_far.files, so_far.size)
     told = (*planned.notes, *so_far.notes)
-    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, told)
+    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, told, revived=so_far.revived)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from .fitness import MIXED, STRICT
 from .release import Release, Releases, published_between
 
 
@@ -45,7 +46,7 @@ class Era:
     mosaic_epoch: int = 1  # zero-based epoch whose end reports the mosaics
     plots: tuple[PlotRule, ...] = ()
     single_values: bool = True
-    fitness: tuple[float, float] = (0.1, 0.9)  # weights of mAP50 and mAP50-95
+    fitness: tuple[float, float] = MIXED  # weights of mAP50 and mAP50-95
     class_fitness: tuple[float, float] = (0.5, 0.5)  # weights of top1 and top5
     model_name: str = "{name}"
     never_on_disk: tuple[str, ...] = ()  # facts the callback knew and no file holds
@@ -81,7 +82,7 @@ _REFERENCE = Era(
 )
 _8_3_9 = replace(_REFERENCE, since=(8, 3, 9), project="Ultralytics", tag="Ultralytics")
 _8_3_173 = replace(_8_3_9, since=(8, 3, 173), titles=MappingProxyType({}))
-_8_3_198 = replace(_8_3_173, since=(8, 3, 198), fitness=(0.0, 1.0))
+_8_3_198 = replace(_8_3_173, since=(8, 3, 198), fitness=STRICT)
 _8_3_235 = replace(_8_3_198, since=(8, 3, 235), plots=_DRAWN_PLOTS)
 _8_4_22 = replace(
     _8_3_235,
@@ -96,7 +97,7 @@ _8_4_68 = replace(_8_4_52, since=(8, 4, 68), project_stripped_of="/")
 ERAS: tuple[Era, ...] = (
     # To 8.0.221 the callback sent no losses, and the previous epoch's metrics as "train": nobody wants that
     # back, so that these releases are reported by the rules of 8.0.222.
-    replace(_REFERENCE, since=(8, 0, 0), class_fitness=(0.0, 1.0)),
+    replace(_REFERENCE, since=(8, 0, 0), class_fitness=STRICT),
     _REFERENCE,
     _8_3_9,
     _8_3_173,

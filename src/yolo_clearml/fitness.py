@@ -10,6 +10,10 @@ _PRECISIONS = (  # of boxes, masks and poses, and of YOLOv5; at one overlap and 
     ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
 
+MIXED = (0.1, 0.9)  # weights of mAP50 and mAP50-95 to 8.3.197, and of YOLOv5
+STRICT = (0.0, 1.0)  # mAP50-95 alone, from 8.3.198 on
+EVER = (MIXED, STRICT)
+
 
 def fitness(
     metrics: Mapping[str, float], weights: tuple[float, float], of_classes: tuple[float, float] = (0.5, 0.5)

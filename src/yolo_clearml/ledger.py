@@ -106,6 +106,9 @@ class Ledgers(Protocol):
     def load(self, run: Path) -> Ledger:
         """Read the ledger of a run directory; an empty one where there is none or it is damaged."""
 
+    def written(self, run: Path) -> float | None:
+        """Tell when it was last written, in seconds since the epoch; None where there is none."""
+
     def hold(self, run: Path) -> contextlib.AbstractContextManager[Held]:
         """Hold the ledger of a run directory; raises RunBusy where another process does."""
 
@@ -144,6 +147,11 @@ class FileLedgers:
         found = [read for place in places if (read := _read(place)) is not None]
         return max(found, key=lambda read: read[0])[1] if found else Ledger()
 
+    def written(self, run: Path) -> float | None:
+        """Tell when the newest ledger of a run was written."""
+        newest = max(_written_at(run / LEDGER_NAME), _written_at(_state_path(run)))
+        return newest / 1e9 if newest else None
+
     @contextlib.contextmanager
     def hold(self, run: Path) -> Iterator[Held]:
         """Lock and read; on leaving, a ledger that was never written leaves no file behind."""
@@ -170,6 +178,10 @@ class NoLedgers:
     def load(self, run: Path) -> Ledger:
         """Give an empty ledger."""
         return Ledger()
+
+    def written(self, run: Path) -> float | None:
+        """There is none."""
+        return None
 
     @contextlib.contextmanager
     def hold(self, run: Path) -> Iterator[Held]:

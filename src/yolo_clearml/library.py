@@ -18,6 +18,7 @@ from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configurat
 from .release import parse_release
 from .rules import SHORTEST_NAME, Wishes, plan
 from .scan import NotARun, Run, scan
+from .silence import LONGEST
 from .sinks import RecordingSink, Sink
 
 _LONGEST = 10**9  # seconds; 30 years, so that no clock overflows
@@ -130,6 +131,7 @@ def upload(
     stop = stop or threading.Event()
     work = _work(options, stop)
     if rehearsal is None:
+        work = replace(work, silence=LONGEST if options.offline is None else None)
         return sync(runs, work, options.jobs, stop)
     # one at a time, it says the same in the same order every time
     return sync(runs, replace(work, sink=Lazily(lambda: rehearsal), ledgers=ReadOnlyLedgers()), 1, stop)
@@ -171,7 +173,8 @@ def watch(
     require_seconds("--poll", poll)
     stop = stop or threading.Event()
     work = _work(options, stop)
-    agenda = Agenda(work.sink.renew, stop, once)
+    # whatever comes, it will need the sink; when what is there was looked at, there is time for that
+    agenda = Agenda(work.sink.renew, stop, once, idle=work.sink.begin)
     with Lookout(list(roots), agenda, say, stop, poll, choice, follow=work.follow):
         if not agenda.open_runs:
             say("There is no run yet; waiting for the first.")
@@ -204,9 +207,15 @@ def _work(options: Options, stop: threading.Event) -> Work:
 
         return ClearmlSink(options.timeout, options.output_uri, stop)
 
+    def load() -> None:
+        from . import clearml_sink  # noqa: F401  takes more than a second
+        from .clearml_api import configured_host
+
+        configured_host()  # the SDK reads its configuration once, which takes it half a second
+
     ledgers: Ledgers = FileLedgers() if options.offline is None else NoLedgers()
     return Work(
-        sink=Lazily(online if options.offline is None else offline),
+        sink=Lazily(online, load) if options.offline is None else Lazily(offline),
         ledgers=ledgers,
         server_hint=configuration_stamp(),
         wishes=options.wishes(),

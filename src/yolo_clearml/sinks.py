@@ -50,7 +50,12 @@ class Noted:
     text: str  # a sentence
 
 
-Step: TypeAlias = "Sent | Acknowledged | Noted"
+@dataclass(frozen=True, slots=True)
+class Revived:
+    """The server had stopped the task, because it had heard nothing of it for too long; it goes on."""
+
+
+Step: TypeAlias = "Sent | Acknowledged | Noted | Revived"
 
 
 class Delivery(Protocol):
@@ -106,6 +111,17 @@ class Prover(Protocol):
 
     def verify(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Verdict:
         """Compare everything ``plan`` says with what the task holds; raises a YoloClearmlError."""
+
+
+@runtime_checkable
+class Reminder(Protocol):
+    """A sink whose server takes the task of a live run for dead when it hears nothing of it."""
+
+    def keep_alive(self, task_id: str, key: str) -> bool:
+        """Let the server know that the training of the run with this key goes on.
+
+        False where its task is not in progress, or not its own: then it is to be opened.
+        """
 
 
 @dataclass(slots=True)
