@@ -1,7 +1,7 @@
 """What people put before a server: nginx's locations and refusals, worded as nginx 1.22 answered this tool.
 
-A proxy is a list of locations; the first that has an answer gives it. They are recorded from the genuine one
-with real requests: statuses, headers and pages, but for dates.
+A proxy is a list of locations; the first that has an answer gives it. Statuses, headers and the form of the
+pages are those of the genuine one. A forward proxy's 407 is by RFC 9110 alone.
 """
 
 from __future__ import annotations
