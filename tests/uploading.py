@@ -68,9 +68,16 @@ def in_child(action: Callable[[], object]) -> int:
 
 
 def end_state(server: ClearMLDouble) -> dict[str, Any]:
-    """Everything on the server but the statistics that count each arrival of the same event."""
+    """Everything on the server but the statistics that count each arrival of the same event.
+
+    Nor does it hold how much the console of an adopted task says was added: that is what the first upload
+    found to be lacking, which may have been disturbed.
+    """
     state = server.snapshot()
     for task in state["tasks"].values():
+        for event in task["log"]:
+            said, added, _ = event["msg"].partition(" added to this task ")
+            event["msg"] = said + added
         for variants in (task["last_metrics"] or {}).values():
             for variant in variants.values():
                 variant.pop("count", None)

@@ -40,7 +40,7 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
     )
     if task is not None or copy:  # a copy was asked for with --new, whatever there is
         return task, adoption.Found(others=frozenset(others))
-    found = replace(adoption.search(api, plan), others=frozenset(others))
+    found = replace(adoption.search(api, plan, key), others=frozenset(others))
     if found.task_id is not None and found.task_id not in others:
         return by_id(api, found.task_id), found
     notes = found.notes if found.task_id is None else ()
