@@ -100,13 +100,16 @@ def test_a_task_that_was_stopped_between_two_uploads_goes_on(server: ClearMLDoub
 
 
 def test_an_ended_run_needs_no_word(server: ClearMLDouble, run: Path) -> None:
-    """However old its ledger: a second upload makes no request."""
+    """However old its ledger: a second upload makes no request, were a file written again as it was."""
     for options in (PATIENT, Options(timeout=2.0)):
         upload(run, options)
-    age(run, 1e7)
     before = len(server.requests)
-    assert isinstance(upload(run, Options(timeout=2.0)), UpToDate)
-    assert [] == asked(server, before)
+    for _ in range(2):
+        age(run, 1e7)
+        assert isinstance(upload(run, Options(timeout=2.0)), UpToDate)
+        assert [] == asked(server, before)
+        written = (run / "labels.jpg").stat().st_mtime + 1
+        os.utime(run / "labels.jpg", (written, written))
 
 
 def test_a_dry_run_and_an_export_tell_no_task(server: ClearMLDouble, run: Path, tmp_path: Path) -> None:

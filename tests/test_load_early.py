@@ -20,6 +20,7 @@ from yolo_clearml.library import Options
 from yolo_clearml.sinks import RecordingSink
 
 SDK = "'clearml' in sys.modules"
+AT_LAST = f"[t.join() for t in threading.enumerate() if t.name == 'load']; print({SDK})"
 
 
 def python(code: str, *paths: Path) -> str:
@@ -117,7 +118,7 @@ def test_a_pass_with_nothing_to_send_never_imports_it(server: ClearMLDouble, mak
     list(library.upload(find_runs([pile]), Options(timeout=2.0)))
     before = len(server.requests)
     for does in ("upload(find_runs(paths))", "watch(paths, once=True)", "status(find_runs(paths))"):
-        assert "False" == python(f"list(library.{does}); print({SDK})", pile)
+        assert "False" == python(f"list(library.{does}); {AT_LAST}", pile)
     assert before == len(server.requests)
 
 
@@ -126,7 +127,7 @@ def test_a_live_run_with_nothing_new_never_imports_it(server: ClearMLDouble, mak
     run = make_run("v8.4.190-detect-killed")
     list(library.upload([run], Options(timeout=2.0, stale_after=1e9)))
     does = "upload(find_runs(paths), library.Options(stale_after=1e9))"
-    assert "False" == python(f"list(library.{does}); print({SDK})", run)
+    assert "False" == python(f"list(library.{does}); {AT_LAST}", run)
 
 
 def test_a_short_watch_ends_cleanly_in_the_middle_of_it(server: ClearMLDouble, tmp_path: Path) -> None:
