@@ -34,7 +34,6 @@ from clearml.config import config_obj
 from clearml.config.defs import DEV_DEFAULT_OUTPUT_URI
 from clearml.debugging.log import LoggerRoot
 
-from . import storage
 from .compare import Content
 from .errors import (
     CredentialsRefused,
@@ -59,6 +58,7 @@ from .exchange import (
 )
 from .file_server import FileServers
 from .payloads import Json
+from .storage import Storages
 
 _CONNECT = 10.0  # seconds for a connection to be accepted
 _JSON = json.JSONEncoder(allow_nan=False)
@@ -199,6 +199,7 @@ class Api:
                 "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
             )
         self._files = FileServers(self.files_host, self._session, self._patiently)
+        self._storages = Storages(self.files_host, self._patiently)
         self.output_uri: str | None = (
             DEV_DEFAULT_OUTPUT_URI.get() or config_obj.get("sdk.development.default_output_uri", None) or None
         )
@@ -319,8 +320,8 @@ class Api:
             self._files.upload(base, files, advance)
             return
         for key, file in files.items():
-            storage.store(base, f"{base.rstrip('/')}/{key}", file)
-            advance(file.tell())
+            self._storages.store(base, f"{base.rstrip('/')}/{key}", file)
+            advance(file.seek(0, 2))
 
     def fetch(self, url: str, most: int) -> Content | None:
         """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
@@ -329,7 +330,7 @@ class Api:
         """
         if urlsplit(url).scheme in ("http", "https"):
             return self._files.fetch(url, most)
-        return storage.fetch(url, most)
+        return self._storages.fetch(url, most)
 
     def _post(self, endpoint: str, **body: Any) -> Json:
         service, action = endpoint.split(".")
