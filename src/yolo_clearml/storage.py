@@ -26,46 +26,20 @@ from urllib.parse import urlsplit
 
 from clearml.config import config_obj
 from clearml.debugging import get_logger
-from clearml.errors import UsageError as NotInstalled
 from clearml.storage.helper import StorageHelper, _Boto3Driver
 
 from .compare import Content, content_of
-from .errors import FileElsewhere, FileNotTaken, FileServerUnreachable, RunChanged, YoloClearmlError
-from .exchange import PASSING, PassingError, Patience, public_address
+from .errors import FileElsewhere, FileNotTaken, FileServerUnreachable, RunChanged
+from .exchange import Patience, public_address
+from .storage_failures import CLOUDS, GONE, failure, status_of
 
 _PIECE = 2**20  # bytes of a file read at a time
 _SLOWEST_LINE = 50 * 2**10  # bytes a second; what the SDK expects of a line
 _SLOWEST_STORAGE = 20 * 2**20  # bytes a second that it stores of what has arrived
 _BOTO_TIMEOUTS = {"_connect_timeout": "connect_timeout", "_read_timeout": "read_timeout"}
 _BOTO_TRIES = "AWS_MAX_ATTEMPTS"
-_DENIED = (401, 403)
-_GONE = (404, 410)
-# names of errors that are no OSError, of packages that may not be there: botocore, azure.core, google.auth
-_NO_ANSWER = {
-    *("HTTPClientError", "ConnectionError", "ServiceRequestError", "ServiceResponseError"),
-    *("TransportError", "RetryError"),
-}
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class _Cloud:
-    """A kind of storage: what its driver needs."""
-
-    name: str
-    package: str  # as pip knows it
-    section: str  # of clearml.conf
-    authority: str  # where a certificate's authority is named
-
-
-_CLOUDS = {
-    "s3": _Cloud(
-        "S3", "boto3", "sdk.aws.s3", "verify beside its key in clearml.conf (sdk.aws.s3), or AWS_CA_BUNDLE"
-    ),
-    "gs": _Cloud("Google Cloud Storage", "google-cloud-storage", "sdk.google.storage", "REQUESTS_CA_BUNDLE"),
-    "azure": _Cloud("Azure Blob Storage", "azure-storage-blob", "sdk.azure.storage", "REQUESTS_CA_BUNDLE"),
-}
 
 
 class Storages:
@@ -114,16 +88,16 @@ class Storages:
             return self._patiently(lambda: self._load(url, most))
         except FileServerUnreachable as error:
             ours = url.startswith(f"{self._files_host}/")
-            failure = error if ours else FileElsewhere(str(error), error.hint)
+            told = error if ours else FileElsewhere(str(error), error.hint)
             if not isinstance(error, FileNotTaken):
-                self._down[place] = failure
-            raise failure from error.__cause__
+                self._down[place] = told
+            raise told from error.__cause__
 
     def _send(self, base: str, address: str, file: BinaryIO) -> None:
         where, name = public_address(base), address.rpartition("/")[2]
         refused = f"{where} does not take {name}"
         _require_driver(base)
-        if urlsplit(base).scheme in _CLOUDS and _place(base) not in self._answering:
+        if urlsplit(base).scheme in CLOUDS and _place(base) not in self._answering:
             self._knock(base, address, refused)
         size = file.seek(0, 2)
         file.seek(0)
@@ -146,11 +120,11 @@ class Storages:
             if outgoing.unreadable is not None:
                 text = f"{name} could not be read while it was being sent: {outgoing.unreadable}."
                 raise RunChanged(text, "Run the same command again.") from outgoing.unreadable
-            raise _failure(base, refused, sent.errors)
+            raise failure(base, refused, sent.errors)
         seen = _listen(lambda: self._patiently.seconds, lambda: _helper(base).get_object_size_bytes(address))
         if seen.result is None:
             text = f"{where} took {name}, but does not show that it is there"
-            raise _failure(base, text, seen.errors, "the SDK's driver does not say why")
+            raise failure(base, text, seen.errors, "the SDK's driver does not say why")
         if seen.result != size:
             if file.seek(0, 2) != size:
                 raise RunChanged("A file changed while it was being sent.", "Run the same command again.")
@@ -162,33 +136,33 @@ class Storages:
     def _knock(self, base: str, address: str, refused: str) -> None:
         """Ask for what may not be there, so that a storage that does not answer is not sent a whole file."""
         heard = _listen(lambda: self._patiently.seconds, lambda: _helper(base).get_object_size_bytes(address))
-        if heard.errors and all(_status(error) is None for error in heard.errors):
-            raise _failure(base, refused, heard.errors)
+        if heard.errors and all(status_of(error) is None for error in heard.errors):
+            raise failure(base, refused, heard.errors)
         self._answering.add(_place(base))
 
     def _load(self, url: str, most: int) -> Content | None:
         text = f"{public_address(url)} cannot be read"
         _require_driver(url)
-        if urlsplit(url).scheme not in _CLOUDS:
+        if urlsplit(url).scheme not in CLOUDS:
             try:
                 path = Path(url.removeprefix("file://"))
                 return _content(path, most) if path.is_file() else None
             except OSError as cause:
-                raise _failure(url, text, [cause]) from cause
+                raise failure(url, text, [cause]) from cause
         seen = _listen(lambda: self._patiently.seconds, lambda: _helper(url).get_object_size_bytes(url))
         if seen.result is None:
-            if any(_status(error) in _GONE for error in seen.errors):
+            if any(status_of(error) in GONE for error in seen.errors):
                 return None
-            raise _failure(url, text, seen.errors)
+            raise failure(url, text, seen.errors)
         seconds = self._patiently.seconds + seen.result / _SLOWEST_LINE
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             target = str(Path(folder) / "file")
             options = {"overwrite_existing": True, "skip_zero_size_check": True}
             loaded = _listen(lambda: seconds, lambda: _helper(url).download_to_file(url, target, **options))
             if loaded.result is None:
-                raise _failure(url, text, loaded.errors)
+                raise failure(url, text, loaded.errors)
             if Path(loaded.result).stat().st_size != seen.result:
-                raise _failure(url, text, [], "it is not as long as the storage says")
+                raise failure(url, text, [], "it is not as long as the storage says")
             return _content(Path(loaded.result), most)
 
 
@@ -203,14 +177,14 @@ def _helper(address: str) -> Any:
         helper = StorageHelper.get(address)
     if helper is None:
         raise _Nothing  # why is in the log
-    if urlsplit(address).scheme not in _CLOUDS and helper._container is None:
+    if urlsplit(address).scheme not in CLOUDS and helper._container is None:
         raise FileNotFoundError("there is no such folder")
     return helper
 
 
 def _require_driver(address: str) -> None:
     scheme = urlsplit(address).scheme
-    if scheme not in (*_CLOUDS, "file") and len(scheme) > 1:  # one letter is a drive of Windows
+    if scheme not in (*CLOUDS, "file") and len(scheme) > 1:  # one letter is a drive of Windows
         raise FileNotTaken(
             f"ClearML's SDK knows no storage of the kind {scheme}://.",
             "Give an address with s3://, gs://, azure://, file://, http:// or https://.",
@@ -374,84 +348,6 @@ def _listen(seconds: Callable[[], float], action: Callable[[], _Result]) -> _Hea
             return done.get(timeout=max(0.0, left))
         end = began + seconds()
     return _Heard(None, [TimeoutError(f"no answer within {end - began:.0f} seconds")])
-
-
-def _failure(
-    address: str, text: str, errors: list[BaseException], otherwise: str = "ClearML's SDK does not say why"
-) -> PassingError | YoloClearmlError:
-    """Say what the errors of a step mean; as a PassingError where the next try may fare better."""
-    cloud = _CLOUDS.get(urlsplit(address).scheme)
-    chains = [error for first in errors for error in _chain(first)]
-    status = next(filter(None, map(_status, chains)), None)
-    if cloud is not None and any(isinstance(error, NotInstalled) for error in chains):
-        identity = any("azure-identity" in str(error) for error in chains)
-        package = "azure-identity" if identity else cloud.package
-        return FileNotTaken(
-            f"{text}: {cloud.name} needs the Python package {package}, which is not installed.",
-            f"Install it where yolo-clearml is: pip install {package}",
-        )
-    sentence = f"{text}: {_reason(errors, status) or otherwise}."
-    section = f" (clearml.conf, {cloud.section})" if cloud is not None else ""
-    words = " ".join(map(str, chains))
-    if cloud is not None and "CERTIFICATE_VERIFY_FAILED" in words:
-        hint = f"Name the file with the certificate's authority: {cloud.authority}."
-        return FileServerUnreachable(sentence, hint)
-    if "WRONG_VERSION_NUMBER" in words or "record layer" in words:
-        hint = f"It does not speak TLS: set 'secure: false' beside its key{section}."
-        return FileServerUnreachable(sentence, hint)
-    if status in PASSING or (status is None and cloud is not None and any(map(_is_no_answer, chains))):
-        hint = f"Check the address{section} and the network; then run the same command again."
-        return PassingError(FileServerUnreachable(sentence, hint))
-    if status in _DENIED:
-        hint = f"Check the key for it{section}; it must be allowed to write and to read there."
-    elif status in _GONE:
-        hint = f"Check the name of the bucket{section}, or make it."
-    elif cloud is None:
-        hint = "Check that the folder is there, or mounted, and that it may be written to."
-    else:
-        hint = f"Check the address and the key for it{section}; then run the same command again."
-    return FileNotTaken(sentence, hint)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and those it came of, outermost first."""
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or following.__context__
-
-
-def _status(error: BaseException) -> int | None:
-    """Give the HTTP status of a storage's own answer, by how each cloud's package keeps it."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore.exceptions.ClientError
-        response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    for status in (response, getattr(error, "status_code", None), getattr(error, "code", None)):
-        if isinstance(status, int):  # azure.core.exceptions, google.api_core.exceptions
-            return int(status)
-    return None
-
-
-def _is_no_answer(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, OSError) or bool(names & _NO_ANSWER)
-
-
-def _reason(errors: list[BaseException], status: int | None) -> str:
-    """Give the first line of what the last error says, and the code of it."""
-    for error in reversed(errors):
-        said = getattr(error, "response", None)
-        stated = said.get("Error", {}) if isinstance(said, dict) else {}
-        text = str(stated.get("Message") or error).strip()
-        codes = [stated.get("Code"), getattr(error, "error_code", None), status]
-        if text:
-            line = text.splitlines()[0]
-            line = (" ".join(text.split()) if line.endswith(":") else line).rstrip(". ")
-            names = dict.fromkeys(str(code) for code in codes if code and str(code) not in line)
-            return f"{line} ({', '.join(names)})" if names else line
-    return ""
 
 
 def _content(path: Path, most: int) -> Content:
