@@ -28,7 +28,7 @@ def s3() -> Iterator[S3]:
 
 
 def storages(seconds: float = 5.0, files_host: str = "http://127.0.0.1:8081") -> Storages:
-    return Storages(files_host, Patience(seconds, threading.Event()))
+    return Storages([files_host], Patience(seconds, threading.Event()))
 
 
 def store(base: str, content: bytes = CONTENT, seconds: float = 5.0) -> str:

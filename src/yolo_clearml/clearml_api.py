@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ import requests
 from clearml.backend_api import Session
 from clearml.backend_api.session.defs import (
     ENV_ACCESS_KEY,
+    ENV_API_DEFAULT_REQ_METHOD,
     ENV_AUTH_TOKEN,
     ENV_OFFLINE_MODE,
     ENV_SECRET_KEY,
@@ -39,6 +41,7 @@ from .errors import (
     CredentialsRefused,
     NotConfigured,
     ServerRefused,
+    ServerUnreachable,
     UsageError,
     YoloClearmlError,
     public,
@@ -51,16 +54,20 @@ from .exchange import (
     check_status,
     cuts_off,
     exchange,
+    is_refusal,
     keeps_failing,
     looks_cut,
     not_the_api,
     public_address,
+    verifies,
 )
 from .file_server import FileServers
 from .payloads import Json
 from .storage import Storages
 
 _CONNECT = 10.0  # seconds for a connection to be accepted
+_METHODS = ("POST", "GET", "PUT")
+_INVALID_TOKEN = 30  # subcode of 401
 _JSON = json.JSONEncoder(allow_nan=False)
 
 
@@ -68,6 +75,7 @@ class RefusedRequest(ServerRefused):
     """The server said no, with its own code and subcode (apiserver/apierrors)."""
 
     def __init__(self, endpoint: str, code: int, subcode: int, message: str) -> None:
+        self.code, self.subcode, self.message = code, subcode, message
         super().__init__(
             f"ClearML refused {endpoint} ({code}/{subcode}): {message}.",
             "If the sentence above does not say what to change, report it with the output of -v.",
@@ -75,10 +83,14 @@ class RefusedRequest(ServerRefused):
 
 
 class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
-    """The SDK's session for configuration, login and tokens, with every exchange one bounded POST."""
+    """The SDK's session for configuration, login and tokens, with every exchange one bounded request.
 
-    def __init__(self, timeout: float) -> None:
+    ``method`` is that of every request, whatever the SDK asks for.
+    """
+
+    def __init__(self, timeout: float, method: str) -> None:
         self._limit = timeout
+        self._method = method
         self._http = get_http_session_with_retry(total=0, config=config_obj)
         self._http.write_timeout = (_CONNECT, timeout)
         super().__init__(
@@ -126,7 +138,8 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
             "ClearML's API server",
             public_address(self.host),
             self._limit,
-            lambda: self._http.post(
+            lambda: self._http.request(
+                self._method,
                 f"{self.host}{version_part}/{endpoint}",
                 headers=headers,
                 auth=auth,
@@ -135,10 +148,11 @@ class _BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
                 params=params,
                 timeout=(min(_CONNECT, self._limit), self._limit),
                 allow_redirects=False,  # a redirected POST arrives as a GET
+                verify=verifies(self._http),
                 stream=True,  # the body is read under a limit of its own
             ),
         )
-        check_status(reply, public_address(self.host))
+        check_status(reply, self.host)
         if refresh_token_if_unauthorized and reply.status_code == requests.codes.unauthorized:
             self.refresh_token()
             return self._send_request(
@@ -176,6 +190,8 @@ class Api:
 
     def __init__(self, timeout: float, stop: threading.Event | None = None) -> None:
         self._patiently = Patience(timeout, stop or threading.Event())
+        self._names: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._begun: set[str] = set()  # of them
         if ENV_OFFLINE_MODE.get():
             raise UsageError(
                 "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
@@ -198,8 +214,14 @@ class Api:
                 f"{public_address(self.files_host)} is not an address of ClearML's file server.",
                 "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
             )
-        self._files = FileServers(self.files_host, self._session, self._patiently)
-        self._storages = Storages(self.files_host, self._patiently)
+        # where the pictures in the Plots tab go, for which the SDK has a setting of its own (S/logger.py)
+        plots = str(config_obj.get("sdk.metrics.plot_upload_destination", None) or "").strip().rstrip("/")
+        self.plots_host = plots or self.files_host
+        # those that the SDK sends its token to (S/storage/helper.py, get_file_server_hosts)
+        legacy = config_obj.get("sdk.storage.http.legacy_fileservers", None) or []
+        own = [self.files_host, self.plots_host, *(str(host).rstrip("/") for host in legacy)]
+        self._files = FileServers(own, self._session, self._patiently)
+        self._storages = Storages(own, self._patiently)
         self.output_uri: str | None = (
             DEV_DEFAULT_OUTPUT_URI.get() or config_obj.get("sdk.development.default_output_uri", None) or None
         )
@@ -215,8 +237,15 @@ class Api:
                 f"ClearML's configuration lacks {lacking[0]}.",
                 "Set api.credentials in clearml.conf, or CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
             )
+        method = ENV_API_DEFAULT_REQ_METHOD.get() or config_obj.get("api.http.default_method", None) or "POST"
+        method = str(method).strip().upper()
+        if method not in _METHODS:
+            raise NotConfigured(
+                f"{method} is no method that ClearML's API takes.",
+                "Set api.http.default_method in clearml.conf to POST or GET.",
+            )
         try:
-            session = _BoundedSession(self._patiently.seconds)
+            session = _BoundedSession(self._patiently.seconds, method)
             session.get_decoded_token(session.raw_token or b"")
             return session
         except MissingConfigError as cause:
@@ -270,6 +299,16 @@ class Api:
             return made
 
         return self._patiently(once)
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[bool]:
+        """Let one thread at a time look for and make what goes by a name; gives whether one was here before.
+
+        Those that make it at the same time would be refused, and the server logs each as an error.
+        """
+        with self._names[name]:
+            yield name in self._begun
+            self._begun.add(name)
 
     def answers(self) -> bool:
         """Ask something small, once: whether the server is well, whatever became of another request."""
@@ -343,15 +382,24 @@ class Api:
             if reply.status_code == requests.codes.ok and looks_cut(reply):
                 raise PassingError(cuts_off(self.host, endpoint)) from cause
             raise not_the_api(self.host) from cause
-        if code in PASSING:
-            raise PassingError(keeps_failing(self.host, code, str(meta.get("result_msg"))))
+        message = str(meta.get("result_msg") or "no reason given")
+        if code in PASSING and not is_refusal(code, subcode, message):
+            raise PassingError(keeps_failing(self.host, code, message))
+        if (code, subcode) == (requests.codes.unauthorized, _INVALID_TOKEN):
+            # of a login a moment ago, so the keys are right: as long as a server restarts, its parts disagree
+            raise PassingError(
+                ServerUnreachable(
+                    f"ClearML at {self.host} refuses the token that it has just given ({code}: {message}).",
+                    "Run the same command again when the server is well; look into its log if it stays so.",
+                )
+            )
         if code == requests.codes.unauthorized:
             raise CredentialsRefused(
                 f"ClearML at {self.host} refuses the credentials for {endpoint}.",
                 "Check which workspace the credentials are of, and create new ones if need be.",
             )
         if code != requests.codes.ok or not isinstance(data, dict):
-            raise RefusedRequest(endpoint, code, subcode, str(meta.get("result_msg") or "no reason given"))
+            raise RefusedRequest(endpoint, code, subcode, message)
         return data
 
 

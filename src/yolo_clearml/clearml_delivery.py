@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import queue
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -315,8 +315,10 @@ class TaskDelivery:
                 return payloads.debug_image(self.task_id, event, key, url)
             case Plot() | DrawnPlot():
                 key = self._file_key(event)
-                url = payloads.url_of(self._api.files_host, key)
+                url = payloads.url_of(self._api.plots_host, key)
                 title, iteration, at = event.title, event.iteration, event.at
+                if not payloads.shows_in_plots(url):
+                    return payloads.plot_as_image(self.task_id, title, iteration, at, key, url)
                 return payloads.image_plot(self.task_id, title, iteration, at, url, sizes[key])
             case _:
                 raise AssertionError(f"{event} is not sent as an event")
@@ -332,13 +334,22 @@ class TaskDelivery:
             case OutputModel():
                 return payloads.model_key(self._folder, event.file.name)
 
+    def _base(self, event: _File) -> str:
+        match event:
+            case OutputModel():
+                return self._destination
+            case Plot() | DrawnPlot():
+                return self._api.plots_host
+            case _:
+                return self._api.files_host
+
     def _upload(self, files: Sequence[_File]) -> Generator[Step, None, dict[str, tuple[int, int]]]:
         """Upload files, several at a time; gives the width and height of plots by storage key."""
         sizes: dict[str, tuple[int, int]] = {}
         moved: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
         def upload(group: Sequence[_File]) -> None:
-            base = self._destination if isinstance(group[0], OutputModel) else self._api.files_host
+            base = self._base(group[0])
             with ExitStack() as stack:
                 opened: dict[str, BinaryIO] = {}
                 for event in group:
@@ -352,7 +363,7 @@ class TaskDelivery:
             moved.put(None)
 
         if files:
-            groups = list(_groups(files))
+            groups = list(_groups(files, self._base))
             with ThreadPoolExecutor(min(_UPLOADS, len(groups)), "upload") as pool:
                 futures = [pool.submit(upload, group) for group in groups]
                 for future in futures:
@@ -447,13 +458,13 @@ def _batches(reports: Sequence[Report]) -> Iterator[list[Report]]:
         yield batch
 
 
-def _groups(files: Sequence[_File]) -> Iterator[list[_File]]:
-    """Group small files, in order, so that each group is one request."""
+def _groups(files: Sequence[_File], base: Callable[[_File], str]) -> Iterator[list[_File]]:
+    """Group small files, in order, so that each group is one request to one base."""
     group: list[_File] = []
     total = 0
     for event in files:
         size = file_size(event) or 0
-        if group and total + size > _MOST_FILE_BYTES:
+        if group and (total + size > _MOST_FILE_BYTES or base(event) != base(group[0])):
             yield group
             group, total = [], 0
         group.append(event)

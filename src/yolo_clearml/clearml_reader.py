@@ -33,7 +33,7 @@ from .compare import (
 from .events import FileStamp, Parameter, Plan, Scalar
 from .exchange import answers_oddly
 from .files import open_stamped
-from .payloads import SINGLE_VALUES, Json
+from .payloads import PLOT_VARIANT, SINGLE_VALUES, Json, shows_in_plots
 
 _SCALARS = "events.scalar_metrics_iter_raw"
 _EVENTS = "events.get_task_events"
@@ -72,6 +72,12 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         links = {_text(link["model"]): _text(link["name"]) for link in outputs}
     except _ODD as cause:
         raise answers_oddly(api.host, "tasks.get_all_ex") from cause
+    images = reader.images()
+    as_images = {
+        place: urls
+        for place, urls in images.items()
+        if place[1] == PLOT_VARIANT and not any(map(shows_in_plots, urls))
+    }
     return Holds(
         task_id=task_id,
         status=status,
@@ -82,8 +88,8 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         parameters=parameters,
         scalars=reader.scalars(titles),
         single_values=reader.single_values(),
-        images=reader.images(),
-        plots=reader.plots(),
+        images={place: urls for place, urls in images.items() if place not in as_images},
+        plots=as_images | reader.plots(),
         models=reader.models(links),
     )
 

@@ -40,7 +40,9 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
 
 def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None) -> Json:
     """Make the task; if another uploader made one meanwhile, both keep the older."""
-    project_id, destination = _project(api, plan.project, found.projects)
+    with api.alone(plan.project) as again:  # then what was not there a moment ago may be
+        seen = {name: there for name, there in found.projects.items() if there or not again}
+        project_id, destination = _project(api, plan.project, seen)
     entry = {
         "name": plan.name,
         "project": project_id,

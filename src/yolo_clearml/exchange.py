@@ -9,10 +9,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
+from requests.utils import get_environ_proxies, select_proxy
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
 from tenacity.stop import stop_before_delay
 from tenacity.wait import wait_random_exponential
@@ -36,8 +38,16 @@ _NO_ADDRESS = (
     requests.exceptions.InvalidSchema,  # ftp://host, or host:port
     requests.exceptions.MissingSchema,  # host
 )
+_NO_PROXY = (requests.exceptions.InvalidProxyURL, urllib3.exceptions.ProxySchemeUnknown)
+_PROXY_HINT = (
+    "Correct http_proxy and https_proxy in the environment, or name the server in no_proxy; then run again."
+)
+_NO_METHOD = (405, 411, 501)  # a proxy's words for a method that it lets nobody use
+# of Elasticsearch, over documents that there is nothing wrong with: it is overloaded, or starting
+_BUSY_INDEX = ("rejected execution", "shard is not active", "Data too large", "circuit_breaking")
 
 _Result = TypeVar("_Result")
+_Unreachable: TypeAlias = "ServerUnreachable | FileServerUnreachable"
 
 
 class PassingError(Exception):
@@ -87,6 +97,11 @@ def public_address(address: str) -> str:
     return public(address if "://" in address else f"://{address}").removeprefix("://")
 
 
+def verifies(http: requests.Session) -> bool | None:
+    """Give what to pass on as ``verify``: off is off, which requests forgets over REQUESTS_CA_BUNDLE."""
+    return False if http.verify is False else None
+
+
 def pieces(reply: requests.Response, seconds: float, slowest: float = math.inf) -> Iterator[bytes]:
     """Give a body piece by piece within a time, however slowly it comes.
 
@@ -116,14 +131,23 @@ def exchange(
     where: str,
     seconds: float,
     send: Callable[[], requests.Response],
-    kind: type[ServerUnreachable | FileServerUnreachable] = ServerUnreachable,
+    kind: type[_Unreachable] = ServerUnreachable,
     load: Callable[[requests.Response, float], None] = _load,
 ) -> requests.Response:
     """Send one request and read its reply, and tell the ways apart in which none arrives."""
     try:
         with send() as reply:
             load(reply, seconds)
+            if reply.status_code == requests.codes.proxy_authentication_required:
+                raise _locked(who, where, kind)
             return reply
+    except requests.exceptions.ProxyError as cause:
+        if str(requests.codes.proxy_authentication_required) in str(cause):  # of a tunnel
+            raise _locked(who, where, kind) from cause
+        text = f"{_proxy(where)} does not lead to {who} at {where}."
+        raise PassingError(kind(text, _PROXY_HINT)) from cause
+    except _NO_PROXY as cause:
+        raise NotConfigured(f"{_proxy(where)} cannot be used: {cause}.", _PROXY_HINT) from cause
     except requests.exceptions.SSLError as cause:
         if "WRONG_VERSION_NUMBER" in str(cause) or "record layer" in str(cause):
             text, hint = f"{who} at {where} does not speak TLS.", "Write http:// instead of https://."
@@ -131,18 +155,26 @@ def exchange(
             text = f"The certificate of {who} at {where} is not trusted."
             hint = "Put its authority's file into REQUESTS_CA_BUNDLE, or set api.verify_certificate."
         raise kind(text, hint) from cause
-    except requests.exceptions.Timeout as cause:
+    except requests.exceptions.ConnectTimeout as cause:
         raise PassingError(
             kind(f"{who} at {where} does not answer.", "Check the network and the server; then run again.")
         ) from cause
+    except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as cause:
+        raise PassingError(
+            kind(
+                f"{who} at {where} does not answer within {seconds:.0f} s.",
+                "Check the network and the server, or give it more time with --timeout; then run again.",
+            )
+        ) from cause
     except _NO_ADDRESS as cause:
+        if "SOCKS" in str(cause):
+            raise NotConfigured(
+                f"{_proxy(where)} cannot be used: Python lacks what speaks SOCKS.",
+                "Install it with: pip install 'requests[socks]'",
+            ) from cause
         raise NotConfigured(
             f"{where} is not an address of {who}.",
             "Write it with http:// or https:// in clearml.conf or CLEARML_API_HOST, CLEARML_FILES_HOST.",
-        ) from cause
-    except urllib3.exceptions.TimeoutError as cause:
-        raise PassingError(
-            kind(f"{who} at {where} does not answer.", "Check the network and the server; then run again.")
         ) from cause
     except (
         requests.exceptions.ConnectionError,
@@ -159,27 +191,93 @@ def exchange(
         raise PassingError(
             kind(text, "Check that the address is right and the server is up; then run again.")
         ) from cause
+    except OSError as cause:
+        if "CA certificate bundle" not in str(cause):
+            raise
+        raise NotConfigured(
+            f"{who} at {where} cannot be asked: {cause}.",
+            "Correct REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or api.verify_certificate.",
+        ) from cause
 
 
-def check_status(reply: requests.Response, host: str) -> None:
-    """Sort out what is no answer of the API to the request itself."""
-    if reply.status_code in PASSING:
-        raise PassingError(keeps_failing(host, reply.status_code, _message(reply)), retry_after(reply))
+def _proxy(where: str) -> str:
+    """Name the proxy that the environment puts before an address, without its password."""
+    return f"The proxy {public_address(select_proxy(where, get_environ_proxies(where)) or '')}"
+
+
+def _locked(who: str, where: str, kind: type[_Unreachable]) -> _Unreachable:
+    return kind(f"{_proxy(where)} wants a login, so {who} at {where} is not reached.", _PROXY_HINT)
+
+
+def led_elsewhere(
+    reply: requests.Response, who: str, base: str, setting: str, kind: type[_Unreachable]
+) -> _Unreachable | None:
+    """Give the error of an address that sends requests on; None where it does not.
+
+    It is not followed: what was posted would arrive as a GET without it, and a token must not go to whoever
+    is named there. ``base`` is the address as configured, ``setting`` where that is.
+    """
+    if not reply.is_redirect:
+        return None
+    url = str(reply.url)
+    here, there = urlsplit(url), urlsplit(urljoin(url, reply.headers["Location"]))
+    where = public_address(base)
+    if (here.path.rstrip("/"), here.query) == (there.path.rstrip("/"), there.query):
+        moved = urlunsplit((there.scheme, there.netloc, urlsplit(base).path.rstrip("/"), "", ""))
+        return kind(
+            f"{where} sends on to {public_address(moved)} ({reply.status_code}).", f"Set {setting} to that."
+        )
+    target = urlunsplit((there.scheme, there.netloc, there.path, "", ""))
+    return kind(
+        f"{where} is not {who}: it sends on to {public_address(target)} ({reply.status_code}),"
+        " perhaps to log in there.",
+        "Let requests with ClearML's own credentials through without that login, or set"
+        f" {setting} to an address that asks for none.",
+    )
+
+
+def is_refusal(code: int, subcode: int, message: str) -> bool:
+    """Tell a 500 over documents that the server's index does not take: the same again is refused again.
+
+    It is a BulkIndexError of Elasticsearch (apiserver/database/errors.py); its outages have the same subcode.
+    """
+    indexed = (code, subcode) == (500, 100) and "failed to index" in message
+    return indexed and not any(word in message for word in _BUSY_INDEX)
+
+
+def check_status(reply: requests.Response, address: str) -> None:
+    """Sort out what is no answer of the API at ``address`` to the request itself."""
+    host = public_address(address)
+    if reply.status_code in PASSING and not is_refusal(*_answer(reply)):
+        raise PassingError(keeps_failing(host, reply.status_code, _answer(reply)[2]), retry_after(reply))
     is_json = "json" in reply.headers.get("Content-Type", "")
     if not is_json and reply.status_code == requests.codes.request_entity_too_large:
         raise ServerRefused(
             f"A request is too large for what stands before ClearML at {host} (413).",
             "Raise the limit of the proxy (nginx: client_max_body_size); then run again.",
         )
+    setting = "api.api_server in clearml.conf (or CLEARML_API_HOST)"
+    if elsewhere := led_elsewhere(reply, "ClearML's API server", address, setting, ServerUnreachable):
+        raise elsewhere
+    if not is_json and reply.status_code in _NO_METHOD:
+        method = reply.request.method
+        raise ServerUnreachable(
+            f"{host} takes no {method} ({reply.status_code}), which ClearML's API server does.",
+            "If it is a proxy before the API, set api.http.default_method in clearml.conf (or"
+            f" CLEARML_API_DEFAULT_REQ_METHOD) to {'POST' if method != 'POST' else 'GET'}; if it is"
+            f" the web app, set {setting} to the API, usually port 8008.",
+        )
     if not is_json and not looks_cut(reply):
         raise not_the_api(host)
 
 
-def _message(reply: requests.Response) -> str:
+def _answer(reply: requests.Response) -> tuple[int, int, str]:
+    """Give code, subcode and message of a reply, which may be another server's."""
     try:
-        return str(reply.json()["meta"]["result_msg"])
+        meta = reply.json()["meta"]
+        return reply.status_code, int(meta["result_subcode"] or 0), str(meta["result_msg"])
     except (ValueError, TypeError, KeyError):
-        return str(reply.reason)
+        return reply.status_code, 0, str(reply.reason)
 
 
 def looks_cut(reply: requests.Response) -> bool:
@@ -217,7 +315,8 @@ def not_the_api(host: str) -> ServerUnreachable:
     return ServerUnreachable(
         f"{host} answers, but it is not ClearML's API server.",
         "Set api.api_server in clearml.conf (or CLEARML_API_HOST) to the API, usually port 8008, not to the"
-        " web app.",
+        " web app; where a page to log in stands before it, let requests with ClearML's own credentials"
+        " through.",
     )
 
 

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from clearml.backend_api import Session
@@ -16,23 +16,35 @@ from clearml.utilities.requests_toolbelt import MultipartEncoder, MultipartEncod
 
 from .compare import Content, content_of
 from .errors import FileElsewhere, FileNotTaken, FileServerFailing, FileServerUnreachable, RunChanged
-from .exchange import PASSING, PassingError, Patience, exchange, pieces, public_address, retry_after
+from .exchange import (
+    PASSING,
+    PassingError,
+    Patience,
+    exchange,
+    led_elsewhere,
+    pieces,
+    public_address,
+    retry_after,
+    verifies,
+)
 
+_WHO = "ClearML's file server"
 _CONNECT = 10.0  # seconds for a connection to be accepted
 _AT_FAULT = (500, 502, 504)  # statuses that speak of the request, not of how busy the server is
 _MOST_FAILING = 3  # files in a row that a file server is at fault over, before it counts as down
-_SLOWEST_STORAGE = 20 * 2**20  # bytes a second; a proxy may take everything before it passes it on
-_SLOWEST_DOWNLOAD = 50 * 2**10  # bytes a second, on the whole; what the SDK expects of a line
+_MOST_MOVES = 3  # redirects of one file
+_SLOWEST = 50 * 2**10  # bytes a second, on the whole; what the SDK expects (_HttpDriver.min_kbps_speed)
 
 
 class FileServers:
     """The file servers that files go to and come from; used from several threads.
 
-    ``host`` is ClearML's own, which alone is sent the token of ``session``.
+    ``own`` are those that the configuration names, without a slash at the end. They alone are sent the token
+    of ``session``.
     """
 
-    def __init__(self, host: str, session: Session, patiently: Patience) -> None:
-        self._host = host
+    def __init__(self, own: Sequence[str], session: Session, patiently: Patience) -> None:
+        self._own = tuple(own)
         self._session = session
         self._patiently = patiently
         self._connections = threading.local()
@@ -45,7 +57,7 @@ class FileServers:
         A file server takes several in one request (clearml-server's fileserver.py stores each part of the
         form and names them all in its reply); where it, or a proxy before it, does not, they are sent one by
         one. ``advance`` is told the bytes sent. Raises FileServerUnreachable, and RunChanged where a file has
-        become shorter on its way: the request then waits for bytes that never come.
+        become shorter or longer on its way.
         """
         if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
             raise self._down[base].afresh()
@@ -60,9 +72,7 @@ class FileServers:
             raise
         except FileServerUnreachable as error:
             if any(file.seek(0, 2) != sizes[key] for key, file in files.items()):
-                raise RunChanged(
-                    "A file changed while it was being sent.", "Run the same command again."
-                ) from error
+                raise _changed() from error
             self._failing[base] += 1
             # over one file it may be that file, and no other run is to wait for it in vain
             if not isinstance(error, FileServerFailing) or self._failing[base] >= _MOST_FAILING:
@@ -76,53 +86,64 @@ class FileServers:
         FileServerUnreachable; where that is not ClearML's file server, FileElsewhere.
         """
         address = urlsplit(url)
-        base = f"{address.scheme}://{address.netloc}"
+        server = f"{address.scheme}://{address.netloc}"
+        base = next((host for host in self._own if url.startswith(f"{host}/")), server)
         if base in self._down:
             raise self._down[base].afresh()
         try:
             return self._patiently(lambda: self._get_file(base, url, most))
         except FileServerUnreachable as error:
-            ours = url.startswith(f"{self._host}/")
-            failure = error if ours else FileElsewhere(str(error), error.hint)
+            failure = error if self._is_own(url) else FileElsewhere(str(error), error.hint)
             if not isinstance(error, FileNotTaken):
                 self._down[base] = failure
             raise failure from error.__cause__
 
+    def _is_own(self, url: str) -> bool:
+        return any(url.startswith(f"{host}/") for host in self._own)
+
+    def _authorized(self, url: str, headers: dict[str, str]) -> dict[str, str]:
+        """Add the token where an address is one of ClearML's file servers, and nowhere else."""
+        return self._session.add_auth_headers(headers) if self._is_own(url) else headers
+
     def _post_files(self, base: str, files: Mapping[str, BinaryIO], advance: Callable[[int], None]) -> None:
         http, where = self._connection(), public_address(base)
+        # below a path, proxies answer 301 where the slash is missing (nginx, Caddy); at the root it is none
+        url = f"{base.rstrip('/')}/"
         size = 0
         for file in files.values():
             size += file.seek(0, 2)
             file.seek(0)
         fields = {key: (key, file, "application/octet-stream") for key, file in files.items()}
         monitor = MultipartEncoderMonitor(MultipartEncoder(fields=fields), _differences(advance))
-        headers = {"Content-Type": monitor.content_type}
-        if base.rstrip("/") == self._host:
-            headers = self._session.add_auth_headers(headers)
-        # for the reply alone, when all has been sent
-        limit = self._patiently.seconds + size / _SLOWEST_STORAGE
+        headers = self._authorized(url, {"Content-Type": monitor.content_type})
+        # a proxy may take everything at once, and pass it on to a slow storage before it answers
+        limit = max(self._patiently.seconds, size / _SLOWEST)
         reply = exchange(
-            "ClearML's file server",
+            _WHO,
             where,
             limit,
             lambda: http.post(
-                base,
+                url,
                 data=monitor,
                 headers=headers,
-                timeout=(_CONNECT, limit),
-                allow_redirects=False,
+                # the first is also for each piece that is sent
+                timeout=(max(_CONNECT, self._patiently.seconds), limit),
+                allow_redirects=False,  # it would arrive as a GET
+                verify=verifies(http),
                 stream=True,
             ),
             FileServerUnreachable,
         )
         if reply.status_code in _AT_FAULT and len(files) > 1:
             raise _NotTogether  # it may be over one of them, or over so many
+        if elsewhere := led_elsewhere(reply, _WHO, base, self._setting(base), FileServerUnreachable):
+            raise elsewhere
         if reply.status_code in PASSING:
+            hint = "Look into its log and its free disk space; then run the same command again."
+            if reply.status_code == requests.codes.gateway_timeout:
+                hint = "Let the proxy before it wait longer (nginx: proxy_read_timeout); then run again."
             raise PassingError(
-                FileServerFailing(
-                    f"The file server at {where} keeps failing ({reply.status_code}).",
-                    "Look into its log and its free disk space; then run the same command again.",
-                ),
+                FileServerFailing(f"The file server at {where} keeps failing ({reply.status_code}).", hint),
                 retry_after(reply),
             )
         if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
@@ -130,7 +151,8 @@ class FileServers:
             raise PassingError(
                 FileNotTaken(
                     f"The file server at {where} refuses the credentials ({reply.status_code}).",
-                    "Check that it belongs to the same ClearML server as the credentials.",
+                    "Check that it belongs to the same ClearML server as the credentials, and that a proxy"
+                    " before it passes the header Authorization on.",
                 )
             )
         stored = reply.status_code == requests.codes.ok and _confirms(reply, list(files))
@@ -147,23 +169,29 @@ class FileServers:
             raise FileNotTaken(
                 f"{where} did not confirm {name} ({reply.status_code}): it does not answer as a file"
                 " server does.",
-                "Set api.files_server in clearml.conf (or CLEARML_FILES_HOST) to ClearML's file server,"
-                " usually port 8081.",
+                f"Set {self._setting(base)} to ClearML's file server, usually port 8081; where a page to log"
+                " in stands before it, let requests with ClearML's own credentials through.",
             )
 
-    def _get_file(self, base: str, url: str, most: int) -> Content | None:
+    def _setting(self, base: str) -> str:
+        """Name what leads to a file server."""
+        if base.rstrip("/") == self._own[0]:
+            return "api.files_server in clearml.conf (or CLEARML_FILES_HOST)"
+        if base.rstrip("/") in self._own:
+            return "sdk.metrics.plot_upload_destination in clearml.conf"
+        return "--output-uri"
+
+    def _get_file(self, base: str, url: str, most: int, moves: int = _MOST_MOVES) -> Content | None:
         http, where = self._connection(), public_address(base)
-        headers = {"Accept-Encoding": "identity"}
-        if url.startswith(f"{self._host}/"):
-            headers = self._session.add_auth_headers(headers)
+        headers = self._authorized(url, {"Accept-Encoding": "identity"})
         contents: list[Content] = []
 
         def load(reply: requests.Response, seconds: float) -> None:
             if reply.status_code == requests.codes.ok:
-                contents.append(content_of(pieces(reply, seconds, _SLOWEST_DOWNLOAD), most))
+                contents.append(content_of(pieces(reply, seconds, _SLOWEST), most))
 
         reply = exchange(
-            "ClearML's file server",
+            _WHO,
             where,
             self._patiently.seconds,
             lambda: http.get(
@@ -171,6 +199,7 @@ class FileServers:
                 headers=headers,
                 timeout=(min(_CONNECT, self._patiently.seconds), self._patiently.seconds),
                 allow_redirects=False,  # to a page that wants a login, and not to the file
+                verify=verifies(http),
                 stream=True,
             ),
             FileServerUnreachable,
@@ -178,6 +207,10 @@ class FileServers:
         )
         if contents:
             return contents[0]
+        if moves and (target := self._moved(url, reply)) is not None:
+            return self._get_file(base, target, most, moves - 1)
+        if elsewhere := led_elsewhere(reply, _WHO, base, self._setting(base), FileServerUnreachable):
+            raise elsewhere
         if reply.status_code in (requests.codes.not_found, requests.codes.gone):
             return None
         said = (
@@ -190,6 +223,18 @@ class FileServers:
         if reply.status_code in PASSING:
             raise PassingError(FileServerUnreachable(*said), retry_after(reply))
         raise FileNotTaken(*said)
+
+    def _moved(self, url: str, reply: requests.Response) -> str | None:
+        """Give where a file went that is asked for by its old address, and not a page to log in.
+
+        The address in a task stays what it was, while the server moves to https or below a path.
+        """
+        if not reply.is_redirect:
+            return None
+        target = urljoin(url, reply.headers["Location"])
+        here, there = urlsplit(url), urlsplit(target)
+        secured = there.scheme == "https" and there.hostname == here.hostname
+        return target if there.path.endswith(here.path) and (secured or self._is_own(target)) else None
 
     def _connection(self) -> requests.Session:
         """Give this thread's own connection to the file server: one session must not be shared."""
@@ -206,10 +251,16 @@ def _differences(advance: Callable[[int], None]) -> Callable[[Any], None]:
 
     def tell(monitor: Any) -> None:
         nonlocal seen
+        if monitor.bytes_read == seen < monitor.len:
+            raise _changed()  # the server would wait for the rest, and we for the server
         advance(monitor.bytes_read - seen)
         seen = monitor.bytes_read
 
     return tell
+
+
+def _changed() -> RunChanged:
+    return RunChanged("A file changed while it was being sent.", "Run the same command again.")
 
 
 class _NotTogether(Exception):

@@ -87,6 +87,17 @@ def image_plot(task_id: str, title: str, iteration: int, at: int, url: str, size
     return _event("plot", task_id, title, PLOT_VARIANT, iteration, at) | {"plot_str": plot}
 
 
+def shows_in_plots(url: str) -> bool:
+    """Tell whether the Plots tab can show a picture: not one in a bucket or folder (S/.../reporter.py)."""
+    return url.startswith("http")
+
+
+def plot_as_image(task_id: str, title: str, iteration: int, at: int, key: str, url: str) -> Json:
+    """A picture that the Plots tab cannot show, as the SDK reports it then: a debug image."""
+    event = _event("training_debug_image", task_id, title, PLOT_VARIANT, iteration, at)
+    return event | {"key": key, "url": url}
+
+
 def _event(kind: str, task_id: str, metric: str, variant: str, iteration: int, at: int) -> Json:
     return {
         "type": kind,

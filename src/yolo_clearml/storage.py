@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -45,11 +45,11 @@ _Result = TypeVar("_Result")
 class Storages:
     """The storages that files go to and come from; used from several threads.
 
-    ``files_host`` is where ClearML's configuration sends pictures, which may be one of them.
+    ``own`` are the places that the configuration sends pictures to, which may be among them.
     """
 
-    def __init__(self, files_host: str, patiently: Patience) -> None:
-        self._files_host = files_host
+    def __init__(self, own: Sequence[str], patiently: Patience) -> None:
+        self._own = tuple(f"{host}/" for host in own)
         self._patiently = patiently
         self._answering: set[str] = set()
         self._down: dict[str, FileServerUnreachable] = {}
@@ -79,7 +79,7 @@ class Storages:
     def fetch(self, url: str, most: int) -> Content | None:
         """Read a stored file, up to ``most`` bytes; None where the storage says that there is none.
 
-        Where it says neither, raises FileElsewhere; below the host of the files, as `store` does.
+        Where it says neither, raises FileElsewhere; below ``own``, as `store` does.
         """
         place = _place(url)
         if place in self._down:
@@ -87,7 +87,7 @@ class Storages:
         try:
             return self._patiently(lambda: self._load(url, most))
         except FileServerUnreachable as error:
-            ours = url.startswith(f"{self._files_host}/")
+            ours = url.startswith(self._own)
             told = error if ours else FileElsewhere(str(error), error.hint)
             if not isinstance(error, FileNotTaken):
                 self._down[place] = told
