@@ -222,8 +222,14 @@ class Api:
         own = [self.files_host, self.plots_host, *(str(host).rstrip("/") for host in legacy)]
         self._files = FileServers(own, self._session, self._patiently)
         self._storages = Storages(own, self._patiently)
+        by_variable = DEV_DEFAULT_OUTPUT_URI.get()
         self.output_uri: str | None = (
-            DEV_DEFAULT_OUTPUT_URI.get() or config_obj.get("sdk.development.default_output_uri", None) or None
+            by_variable or config_obj.get("sdk.development.default_output_uri", None) or None
+        )
+        self.output_uri_said_by = (
+            DEV_DEFAULT_OUTPUT_URI.key
+            if by_variable
+            else "sdk.development.default_output_uri in clearml.conf"
         )
 
     def _log_in(self) -> _BoundedSession:

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from . import adoption, clearml_reader
 from .adoption import RUNTIME_KEY, key_of, mark_of
 from .clearml_api import Api
 from .clearml_delivery import TaskDelivery
+from .clearml_destination import RUNTIME_DESTINATION, Decide, Destination, of_task
 from .clearml_tasks import (
     all_by_key,
     by_id,
@@ -27,7 +29,6 @@ from .clearml_tasks import (
 from .compare import Verdict, no_task
 from .errors import ServerFailing, ServerUnreachable, YoloClearmlError
 from .events import Plan
-from .payloads import Json
 from .sinks import Delivery
 
 
@@ -69,8 +70,10 @@ class ClearmlSink:
                 task = given_task(api, given, plan.key)
             fresh = task is None or task["id"] != task_id or task["status"] == "created"
             made = task is None
+            decide: Decide | None = None
             if task is None:
-                task = make(api, plan, key, found, self._output_uri)
+                task, destination = make(api, plan, key, found, self._output_uri)
+                decide = partial(Destination, destination.address, destination.said_by)
             elif given is None and task["id"] != task_id:
                 drop_twins(api, key, all_by_key(api, key))
             require_no_less(plan, task)
@@ -80,8 +83,10 @@ class ClearmlSink:
                 require_writable(task, stopped=given is not None)
                 if key_of(task) is None:
                     # a person reset the task: that wipes the key it is found by
-                    api.call("tasks.edit", {"task": task["id"], "runtime": {RUNTIME_KEY: key}})
-            where = self._destination(api, task)
+                    # and lets them edit its destination
+                    runtime = {RUNTIME_KEY: key, RUNTIME_DESTINATION: ""}
+                    api.call("tasks.edit", {"task": task["id"], "runtime": runtime})
+            where = decide or partial(of_task, api, task, self._output_uri)
             told = (made, others, given is not None)
             yield TaskDelivery(api, plan, root, task, fresh, where, key, found.notes, *told)
 
@@ -129,7 +134,3 @@ class ClearmlSink:
             if failure.fatal:
                 self._failure = failure
             raise
-
-    def _destination(self, api: Api, task: Json) -> str:
-        stated = (task.get("output") or {}).get("destination")
-        return str(self._output_uri or stated or api.output_uri or api.files_host)

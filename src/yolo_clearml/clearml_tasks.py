@@ -14,6 +14,7 @@ from functools import partial
 from . import adoption, payloads
 from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
+from .clearml_destination import RUNTIME_DESTINATION, Destination, by_default
 from .clearml_reader import project_named
 from .errors import HoldsLess, ServerRefused, TaskOffLimits
 from .events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
@@ -24,7 +25,7 @@ PUBLISHED = ("publishing", "published")
 _WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a silent task
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
 _PROPERTIES = "hyperparams.properties"  # the database refuses to be asked for this and for all of them
-_FIELDS += ["system_tags", _PROPERTIES]
+_FIELDS += ["system_tags", "models.output", _PROPERTIES]
 _DELETION = {"force": True, "delete_external_artifacts": False}
 
 
@@ -38,19 +39,22 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
     return by_id(api, found.task_id) if found.task_id is not None else None, found
 
 
-def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None) -> Json:
+def make(
+    api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None
+) -> tuple[Json, Destination]:
     """Make the task; if another uploader made one meanwhile, both keep the older."""
     with api.alone(plan.project) as again:  # then what was not there a moment ago may be
         seen = {name: there for name, there in found.projects.items() if there or not again}
-        project_id, destination = _project(api, plan.project, seen)
+        project_id, of_project = _project(api, plan.project, seen)
+    destination = by_default(api, output_uri, of_project)
     entry = {
         "name": plan.name,
         "project": project_id,
         "type": "training",
         "tags": list(plan.tags),
         "comment": plan.comment,
-        "runtime": {RUNTIME_KEY: key},
-        "output_dest": output_uri or destination or api.output_uri or api.files_host,
+        "runtime": {RUNTIME_KEY: key, RUNTIME_DESTINATION: destination.address},
+        "output_dest": destination.address,
     }
     made = api.create("tasks.create", entry, lambda: (_by_key(api, key) or {}).get("id"))
     ours = all_by_key(api, key)
@@ -61,7 +65,7 @@ def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str 
             "Check that the server is ClearML 1.15 or newer.",
         )
     drop_twins(api, key, ours)
-    return ours[0]
+    return ours[0], destination
 
 
 def by_id(api: Api, task_id: str) -> Json | None:
