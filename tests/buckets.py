@@ -7,7 +7,9 @@ import http.server
 import ipaddress
 import json
 import socket
+import socketserver
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,6 +152,21 @@ def silent_host() -> Iterator[str]:
         here.bind(("127.0.0.1", 0))
         here.listen(50)
         yield f"127.0.0.1:{here.getsockname()[1]}"
+
+
+@contextmanager
+def closing_host() -> Iterator[tuple[str, list[float]]]:
+    """Give an address where each connection is closed again, and when there was one."""
+    times: list[float] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            times.append(time.monotonic())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}", times
+        server.shutdown()
 
 
 @contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from buckets import S3, Bucket, dead_host, moto, odd_s3, self_signed, silent_host
+from buckets import S3, Bucket, closing_host, dead_host, moto, odd_s3, self_signed, silent_host
 
 from yolo_clearml.compare import content_of
 from yolo_clearml.errors import FileElsewhere, FileNotTaken, FileServerUnreachable, RunChanged
@@ -117,6 +118,22 @@ def test_an_end_point_where_nobody_listens() -> None:
     error = refusal(Bucket(dead_host()).configured(), 2.0)
     assert error.outage
     assert "Could not connect to the endpoint URL" in str(error)
+
+
+@pytest.mark.parametrize("wish", [None, "4"])
+def test_the_client_of_s3_tries_twice(wish: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own five tries would outlast the time limit, and keep the reason back; a person's wish counts."""
+    monkeypatch.setenv("AWS_RETRY_MODE", "legacy")  # the default of older releases of botocore
+    if wish:
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", wish)
+    stopping = threading.Event()
+    stopping.set()  # no further try of our own
+    with closing_host() as (host, times):
+        base = Bucket(host).configured().uri
+        with pytest.raises(FileServerUnreachable, match="Connection was closed"):
+            Storages([], Patience(30.0, stopping)).store(base, f"{base}/x", io.BytesIO(CONTENT))
+    assert int(wish or 2) == len(times)
+    assert wish == os.environ.get("AWS_MAX_ATTEMPTS")
 
 
 def test_an_end_point_that_says_nothing() -> None:
