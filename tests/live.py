@@ -96,7 +96,7 @@ def _store(server: ClearMLDouble, key: str, content: bytes) -> str:
 
 
 SDK_CALLS = """
-import json, sys
+import itertools, json, sys
 from pathlib import Path
 from clearml import OutputModel, Task
 import matplotlib
@@ -104,19 +104,21 @@ matplotlib.use("agg")
 import matplotlib.image as mpimg
 import matplotlib.pyplot as plt
 
-told, run = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+told, run, end = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
 # not Task.init: it allows one task per process, and its close takes ten seconds
 task = Task.create(told["project"], told["task_name"], task_type=Task.TaskTypes.training)
 task.mark_started(force=True)
 task.add_tags(told["tags"])
 task.output_uri = True
 kinds = {"int": int, "float": float, "bool": lambda text: text == "True", "str": str}
-values = {
-    name: None if item["value"] == "" else kinds[item["type"]](item["value"])
-    for name, item in told["hyperparams_General"].items()
-    if not name.startswith("_")
-}
-task.connect(values, name="General")
+sections = told.get("hyperparams") or {"General": told["hyperparams_General"]}
+for section, items in sections.items():
+    values = {
+        name: None if item["type"] is None else kinds[item["type"]](item["value"])
+        for name, item in items.items()
+        if not name.startswith("_")
+    }
+    task.connect(values, name=section)
 logger = task.get_logger()
 for title, series, iteration, value, _ in told["scalars"]:
     logger.report_scalar(title, series, value, iteration)
@@ -126,15 +128,19 @@ for title, series, iteration, *_ in told["images"]:
     kind, _, rest = series.split(".")[0].partition("_")
     path = run / f"{kind}_batch{iteration}{'_' + rest if rest else ''}.jpg"
     logger.report_image(title=title, series=series, local_path=str(path), iteration=iteration)
-for title, *_ in told["plots"]:
+for title, _, iteration, *_ in told["plots"]:
     figure = plt.figure(figsize=(4, 2))
     axes = figure.add_axes([0, 0, 1, 1], frameon=False, aspect="auto", xticks=[], yticks=[])
-    axes.imshow(mpimg.imread(next(run.glob(f"{title}.*[gG]"))))
-    logger.report_matplotlib_figure(title=title, series="", figure=figure, report_interactive=False)
+    axes.imshow(mpimg.imread(next(itertools.chain(run.glob(f"{title}.*[gG]"), run.glob("*.*[gG]")))))
+    logger.report_matplotlib_figure(
+        title=title, series="", figure=figure, iteration=iteration, report_interactive=False
+    )
     plt.close(figure)
-task.update_output_model(str(run / "weights" / "best.pt"), model_name="train", auto_delete_file=False)
+for model in told.get("output_model") or ():
+    best = str(run / "weights" / "best.pt")
+    task.update_output_model(best, model_name=model["model_name"], auto_delete_file=False)
 task.flush(wait_for_uploads=True)
-task.mark_completed()
+task.mark_completed() if end == "completed" else task.mark_stopped(force=True)
 print(task.id)
 """
 
@@ -143,7 +149,14 @@ def tell_by_sdk(server: ClearMLDouble, name: str, run: Path, home: Path) -> str:
     """Make the calls the callback makes, with the objects it makes them with."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML", "TRAINS"))}
     environ = {**kept, **server.environ, "HOME": str(home), "CLEARML_CONFIG_FILE": str(home / "no.conf")}
-    command = [sys.executable, "-c", SDK_CALLS, str(GOLDEN / f"{name}.json"), str(run)]
-    done = subprocess.run(command, env=environ, cwd=home, capture_output=True, text=True, timeout=120)
+    return with_sdk(environ, expected(name), run, home, "completed")
+
+
+def with_sdk(environ: dict[str, str], told: dict[str, Any], run: Path, home: Path, end: str) -> str:
+    """Make those calls on the server of an environment; ``end`` is the last status."""
+    stated = home / "told.json"
+    stated.write_text(json.dumps(told))
+    command = [sys.executable, "-c", SDK_CALLS, str(stated), str(run), end]
+    done = subprocess.run(command, env=environ, cwd=home, capture_output=True, text=True, timeout=300)
     assert 0 == done.returncode, done.stdout + done.stderr
     return done.stdout.strip().splitlines()[-1]

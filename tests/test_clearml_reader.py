@@ -249,7 +249,7 @@ SHAPES: dict[str, list[Any]] = {
         {"tasks": [{"id": "TASK"}]},
         task_of(status=None),
         task_of(name=5),
-        task_of(project={"id": "x"}),
+        task_of(project={"id": 5}),
         task_of(tags=[5]),
         task_of(hyperparams=["x"]),
         task_of(hyperparams={"General": {"a": None}}),

@@ -110,7 +110,7 @@ def test_piped_it_says_a_line_per_run_and_then_nothing(
     (task,) = server.tasks
     assert (0, "") == (ended.status, ended.err)
     assert ended.out.startswith("runs/v8.4.190-detect: sent 89 events, 14 files (1.5 MB); ")
-    assert ended.out.endswith(f"/experiments/{task}/output/log\n")
+    assert ended.out.endswith(f"/tasks/{task}/output/scalars\n")
     assert (1, 0) == (ended.out.count("\n"), ended.out.count("\x1b"))
     assert Ended(0, "", "") == run_cli("upload", "runs")
 

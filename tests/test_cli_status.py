@@ -312,7 +312,7 @@ def test_on_a_terminal_there_are_links_and_a_sum(server: ClearMLDouble, small: P
     status, shown = on_a_terminal(["status", str(small.parent)], small.parent)
     (task,) = server.tasks
     assert 0 == status
-    assert f"experiments/{task}/output/log\x1b\\v8.4.190-detect-noplots" in shown
+    assert f"tasks/{task}/output/scalars\x1b\\v8.4.190-detect-noplots" in shown
     assert "\n1 run, " in shown
 
 

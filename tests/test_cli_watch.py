@@ -65,7 +65,7 @@ def test_once_brings_everything_up_to_date_and_ends(
     lines = sorted(ended.out.splitlines())
     assert lines[0].startswith("runs/a: finished, epoch 3 of 3, mAP50-95(B) ")
     assert lines[1].startswith("runs/deep/down/b: finished, epoch 5 of 5, accuracy_top1 1.000: sent ")
-    assert all(f"/experiments/{task}/" in ended.out for task in server.tasks)
+    assert all(f"/tasks/{task}/" in ended.out for task in server.tasks)
     assert (0, "", "") == run_cli("watch", "--once", "runs")
 
 

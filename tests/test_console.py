@@ -27,7 +27,7 @@ from yolo_clearml.wording import printable, size_text
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*[349][0-9][0-9;]*m")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
-LINK = "https://app.clear.ml/projects/0123456789abcdef0123456789abcdef/experiments/{}/output/log"
+LINK = "https://app.clear.ml/projects/0123456789abcdef0123456789abcdef/tasks/{}/output/scalars"
 NASTY = "a\x1b[31mb\nc\x9bd\u202ee\x07"
 
 

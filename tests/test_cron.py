@@ -239,7 +239,7 @@ def test_copies_on_two_machines_at_once_are_one_task(
     assert [(0, ""), (0, "")] == [(p.returncode, e[1]) for p, e in zip(processes, ended, strict=True)]
     (task,) = server.tasks
     assert 2 == len(met)
-    assert [True, True] == [f"/experiments/{task}/" in out for out, _ in ended]
+    assert [True, True] == [f"/tasks/{task}/" in out for out, _ in ended]
     assert "completed" == server.tasks[task]["status"]
     assert 1 == len(server.models)
     assert [(0, "", "")] * 2 == [machine(f"{UPLOAD} $HOME/runs") for machine in machines]

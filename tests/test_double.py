@@ -218,10 +218,10 @@ def test_expired_tokens_are_refused(server: ClearMLDouble, client: Client) -> No
 
 
 def test_ping_is_open_and_the_unknown_is_refused(server: ClearMLDouble, client: Client) -> None:
-    """debug.ping is open to all; an endpoint nobody knows, or none at all, is 400/0."""
+    """debug.ping is open to all; an endpoint nobody knows is 404/0, an address that names none 400/0."""
     assert 200 == requests.get(f"{server.api_url}/debug.ping", timeout=5).status_code
     assert (401, 20) == code_of(requests.get(f"{server.api_url}/tasks.get_all", timeout=5))
-    assert (400, 0) == client.code("tasks.no_such_thing")
+    assert (404, 0) == client.code("tasks.no_such_thing")
     assert (400, 0) == code_of(requests.get(f"{server.api_url}/", timeout=5))
 
 
@@ -255,8 +255,8 @@ def test_a_body_over_15_mib_is_refused(client: Client) -> None:
 
 def test_names_need_three_characters(client: Client) -> None:
     """Tasks, models and every part of a project's name have three characters or more."""
-    assert (400, 12) == client.code("tasks.create", name="ab", type="training")
-    assert (400, 12) == client.code("models.create", name="ab", uri="s3://b/m")
+    assert (400, 800) == client.code("tasks.create", name="ab", type="training")
+    assert (400, 800) == client.code("models.create", name="ab", uri="s3://b/m")
     assert (400, 12) == client.code("projects.create", name="abc/de")
     assert (200, 0) == client.code("projects.create", name="abc/def")
 
@@ -325,24 +325,32 @@ def test_unknown_tasks_are_refused(client: Client) -> None:
     assert (400, 101) == client.code("tasks.get_by_id", task="0" * 32)
 
 
-def test_times_follow_the_clock_and_a_first_start_is_kept(server: ClearMLDouble, client: Client) -> None:
-    """Started is the earliest start; completed is the last end."""
+def test_times_follow_the_clock_and_a_task_that_starts_again_starts_anew(
+    server: ClearMLDouble, client: Client
+) -> None:
+    """Started is the last start, unless in progress already; completed the last end, gone meanwhile."""
     moments = iter(range(1_700_000_000, 1_800_000_000, 60))
     now = [0.0]
     server.clock = lambda: now[0] or 1_700_000_000
     fresh = Client(server)
     task = fresh.task()
-    for action in ("started", "completed", "started", "completed"):
+    times = []
+    for action in ("started", "started", "completed", "started", "completed"):
         now[0] = next(moments)
         fresh.ask(f"tasks.{action}", task=task)
-    assert ("2023-11-14T22:13:20.000000+00:00", "2023-11-14T22:16:20.000000+00:00") == (
-        server.tasks[task]["started"],
-        server.tasks[task]["completed"],
-    )
+        stored = (server.tasks[task].get(name) for name in ("started", "completed"))
+        times.append(tuple(time and time[14:19] for time in stored))
+    assert [
+        ("13:20", None),
+        ("13:20", None),
+        ("13:20", "15:20"),
+        ("16:20", None),
+        ("16:20", "17:20"),
+    ] == times
 
 
 WRITES: dict[str, Json] = {
-    "tasks.edit_runtime": {"runtime": {"k": 1}},
+    "tasks.edit_runtime": {"add_or_update": {"k": 1}},
     "tasks.add_or_update_artifacts": {"artifacts": [{"key": "a", "type": "custom", "uri": "s3://b/a"}]},
     "tasks.add_or_update_model": {"name": "best", "type": "output"},
     "tasks.edit_hyper_params": {"hyperparams": [{"section": "General", "name": "a", "value": "1"}]},
@@ -364,11 +372,23 @@ def test_what_may_be_written_when(client: Client, status: str, endpoint: str) ->
     if endpoint == "tasks.add_or_update_model":
         body["model"] = client.ask("models.create", name="best", uri="s3://b/m")["id"]
     assert ((200, 0) if expected else REFUSED) == client.code(endpoint, **body)
-    if by_force:
+    if not by_force:  # then force changes nothing
+        assert ((200, 0) if expected else REFUSED) == client.code(endpoint, **body, force=True)
+    else:
         forced = (200, 0) if unfinished or endpoint == "tasks.edit" else REFUSED
         assert forced == client.code(endpoint, **body, force=True)
     properties = [{"section": "properties", "name": "p", "value": "1"}]
     assert (200, 0) == client.code("tasks.edit_hyper_params", task=task, hyperparams=properties)
+
+
+def test_runtime_is_added_to_and_taken_from(server: ClearMLDouble, client: Client) -> None:
+    """A field `runtime` is ignored without a word; keys that Mongo cannot hold are escaped."""
+    task = client.task(runtime={"a": 1, "b": 2})
+    edit = {"add_or_update": {"c": 3, "d.e": 4}, "remove": ["a"]}
+    assert {"updated": 1} == client.ask("tasks.edit_runtime", task=task, **edit)
+    assert {"updated": 0} == client.ask("tasks.edit_runtime", task=task, runtime={"z": 1}, force=True)
+    assert {"b": 2, "c": 3, "d%2Ee": 4} == server.tasks[task]["runtime"]
+    assert (400, 12) == client.code("tasks.edit_runtime", add_or_update={"k": "v"})
 
 
 def test_parameters_are_strings(client: Client) -> None:
@@ -410,7 +430,7 @@ def test_the_watchdog_stops_silent_tasks(server: ClearMLDouble, client: Client) 
     """Two hours without a sign of life stop a task; events, runtime and pings are signs, the rest is not."""
     signs: dict[str, Json] = {
         "tasks.ping": {},
-        "tasks.edit_runtime": {"runtime": {"k": 1}},
+        "tasks.edit_runtime": {"add_or_update": {"k": 1}},
         "tasks.update": {"comment": "no sign"},
         "tasks.edit_hyper_params": {"hyperparams": [{"section": "properties", "name": "p", "value": "1"}]},
     }
@@ -472,9 +492,64 @@ def test_filters_order_pages_and_fields(client: Client) -> None:
     assert [] == found(status=["completed"])
     assert [three, two, one] == found(order_by=["-created"], id=[one, two, three])
     assert [two] == found(order_by=["name"], page=2, page_size=1)
-    assert [{"id": one, "name": "alpha", "project": {"name": "Group"}}] == client.ask(
+    assert [{"id": one, "name": "alpha", "project": {"id": project, "name": "Group"}}] == client.ask(
         "tasks.get_all_ex", id=[one], only_fields=["name", "project.name"]
     )["tasks"]
+
+
+def test_the_ex_calls_expand_what_is_referred_to(client: Client) -> None:
+    """`get_all` gives ids, and its own only if asked; `get_all_ex` objects with an id, and more if asked."""
+    project = client.ask("projects.create", name="Group/Nested")["id"]
+    parent = client.task(project=project)
+    task = client.task(project=project, parent=parent)
+    of = {"task": task, "project": project}
+    model = client.ask("models.create", name="best", uri="s3://b/m", **of)["id"]
+    client.ask("tasks.add_or_update_model", task=task, model=model, name="best", type="output")
+
+    def found(endpoint: str, *fields: str, **body: Any) -> Json:
+        (documents,) = client.ask(endpoint, only_fields=list(fields), **body).values()
+        first: Json = documents[0]
+        first.get("models", {}).get("output", [{}])[0].pop("updated", None)
+        return first
+
+    fields = ("project", "parent", "models.output", "output.destination")
+    assert {
+        "project": project,
+        "parent": parent,
+        "models": {"output": [{"name": "best", "model": model}]},
+        "output": {},
+    } == found("tasks.get_all", *fields, id=[task])
+    assert {
+        "id": task,
+        "project": {"id": project},
+        "parent": {"id": parent},
+        "models": {"output": [{"name": "best", "model": {"id": model}}]},
+        "output": {},
+    } == found("tasks.get_all_ex", *fields, id=[task])
+    named = {"id": project, "name": "Group/Nested"}
+    assert {"id": model, "project": named, "task": {"id": task}} == found(
+        "models.get_all_ex", "project.name", "task", id=[model]
+    )
+    above = client.ask("projects.get_all", name="^Group$")["projects"][0]["id"]
+    assert {"id": project, "parent": {"id": above}} == found("projects.get_all_ex", "parent", id=[project])
+
+
+def test_tasks_are_found_by_a_parameter_in_every_status(client: Client) -> None:
+    """User properties can be searched for by value; a dot in a name is sent as %2E."""
+    properties = [{"section": "properties", "name": "mark.it", "value": "key"}]
+    marked = [task_in(client, status) for status in STEPS]
+    for task in marked:
+        client.ask("tasks.edit_hyper_params", task=task, hyperparams=properties)
+    client.task()
+
+    def found(name: str, value: Any) -> list[str]:
+        only = {"only_fields": ["id"]}
+        return [task["id"] for task in client.ask("tasks.get_all_ex", **{name: value}, **only)["tasks"]]
+
+    assert marked == found("hyperparams.properties.mark%2Eit.value", "key")
+    assert marked == found("hyperparams.properties.mark%2Eit.value", ["other", "key"])
+    assert [] == found("hyperparams.properties.mark%2Eit.value", "other")
+    assert (400, 12) == client.code("tasks.get_all_ex", **{"hyperparams.properties.mark.it.value": "key"})
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -545,7 +620,8 @@ def test_errors_are_counted_when_others_are_added(client: Client) -> None:
         "added": 1,
         "errors": 5,
         "errors_info": {
-            "Invalid task id": 2,
+            f"Invalid task id {'0' * 32}": 1,
+            f"Invalid task id {published}": 1,
             "Invalid event type nonsense": 1,
             "Event must have a 'type' field": 1,
             "Event must have a 'task' field": 1,
@@ -560,7 +636,7 @@ def test_errors_are_counted_when_others_are_added(client: Client) -> None:
         {"value": math.nan},
         {"value": math.inf},
         {"value": 1e39},
-        {"value": "much"},
+        {"value": True},
         {"metric": "m" * 32767},
         {"variant": "ä" * 16384},
     ],
@@ -573,6 +649,13 @@ def test_a_bad_event_costs_the_later_chunks(server: ClearMLDouble, client: Clien
     assert (500, 100) == code_of(client.batch(*events))
     assert set(range(1000)) - {600} == {key[2] for key in server.scalars(task)}
     assert {} == server.tasks[task]["last_metrics"]
+
+
+def test_a_value_that_is_no_number_costs_all(server: ClearMLDouble, client: Client) -> None:
+    """The server adds up before it writes, and stumbles: 500/0, and nothing is stored."""
+    task = client.task()
+    assert (500, 0) == code_of(client.batch(scalar(task, 0), {**scalar(task, 1), "value": "much"}))
+    assert {} == server.scalars(task)
 
 
 def test_an_iteration_over_int64_is_500(server: ClearMLDouble, client: Client) -> None:

@@ -19,17 +19,10 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 ORDER = (
     *("errors", "choice", "events", "results_csv", "files", "arguments", "checkpoint", "eras", "times"),
-    *("scan", "finding", "rules", "ledger", "payloads", "compare", "sinks", "figures", "exchange"),
-    *("storage_failures", "storage", "file_server"),
-    *(
-        "clearml_api",
-        "clearml_reader",
-        "adoption",
-        "clearml_destination",
-        "clearml_tasks",
-        "clearml_delivery",
-        "clearml_sink",
-    ),
+    *("scan", "finding", "rules", "ledger", "payloads", "task_log", "compare", "sinks", "figures"),
+    *("exchange", "storage_failures", "storage", "file_server"),
+    *("clearml_api", "clearml_reader", "adoption", "clearml_destination", "clearml_tasks"),
+    *("clearml_delivery", "clearml_sink"),
     *("offline_sink", "engine", "agenda", "triggers", "library", "metrics", "wording", "plan_text"),
     *("terminal", "console", "standings", "live_table", "news", "interruption", "options", "cli", "__main__"),
 )

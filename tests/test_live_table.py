@@ -25,7 +25,7 @@ from yolo_clearml.live_table import LiveTable
 from yolo_clearml.wording import OutputUnwritable, ReaderGone, write_line
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*[349][0-9][0-9;]*m")
-LINK = "https://app.clear.ml/projects/0123456789abcdef0123456789abcdef/experiments/{:032x}/output/log"
+LINK = "https://app.clear.ml/projects/0123456789abcdef0123456789abcdef/tasks/{:032x}/output/scalars"
 NASTY = "a\x1b[31mb\nc\x9bd\u202ee\x07"
 HIDE, REVEAL = "\x1b[?25l", "\x1b[?25h"
 

@@ -23,7 +23,7 @@ from yolo_clearml.errors import (
 from yolo_clearml.events import RunState
 from yolo_clearml.news import Watching, how_far
 
-LINK = "https://app.clear.ml/projects/1/experiments/2/output/log"
+LINK = "https://app.clear.ml/projects/1/tasks/2/output/scalars"
 NASTY = "a\x1b[31mb\nc\x9bd\u202ee\x07"
 TOLD_AWAY = "yolo-clearml: ClearML does not answer. It is asked again until it answers; nothing is lost."
 BACK = "ClearML answers again."

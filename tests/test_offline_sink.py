@@ -21,7 +21,7 @@ import pytest
 from conftest import GOLDEN, long_after
 from double import ClearMLDouble
 
-from yolo_clearml import offline_sink
+from yolo_clearml import offline_sink, task_log
 from yolo_clearml.errors import RunChanged, RunUnreadable
 from yolo_clearml.events import (
     DrawnPlot,
@@ -176,7 +176,8 @@ def test_hyperparameters_and_properties(case: Imported) -> None:
     for event in events_of(case.plan, Hyperparameters):
         expected[event.section] = {name: (p.value, p.type) for name, p in event.values.items()}
     for event in events_of(case.plan, Properties):
-        expected["properties"] = {name: (value, "str") for name, value in event.values.items()}
+        mark = {"yolo_clearml": case.plan.key}  # by which a later upload recognises the task
+        expected["properties"] = {name: (v, "str") for name, v in {**mark, **event.values}.items()}
     stored = {
         section: {name: (item["value"], item.get("type")) for name, item in items.items()}
         for section, items in case.task["hyperparams"].items()
@@ -229,10 +230,11 @@ def test_plots(case: Imported) -> None:
 
 
 def test_nothing_else_arrives(case: Imported) -> None:
-    """No event but the plan's, each sent once."""
+    """No event but the plan's and what the console says of them, each sent once."""
     kinds = (Scalar, SingleValue, Image, Plot, DrawnPlot)
     expected = sum(len(events_of(case.plan, kind)) for kind in kinds)
-    assert case.server.events_received(case.task_id) == expected
+    assert case.server.events_received(case.task_id) == expected + 1
+    assert [task_log.upload(case.plan)] == [event["msg"] for event in case.server.logs(case.task_id)]
 
 
 def test_the_output_model(case: Imported) -> None:

@@ -24,7 +24,7 @@ from yolo_clearml.standings import (
     write_table,
 )
 
-URL = "http://localhost:8080/projects/p/experiments/t/output/log"
+URL = "http://localhost:8080/projects/p/tasks/t/output/scalars"
 
 
 def facts(state: RunState, epochs: int = 5, fitness: float | None = 0.5) -> Facts:

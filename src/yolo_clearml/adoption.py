@@ -52,10 +52,10 @@ from .events import (
     Status,
     but_points,
 )
-from .payloads import PLOT_VARIANT, PROPERTIES, Json
+from .payloads import PLOT_VARIANT, PROPERTIES, RUNTIME_KEY, Json
 
-RUNTIME_KEY = "yolo_clearml"  # a plain key: the server's lookup understands no other
 REASON = "yolo-clearml"  # how the reasons of our own status changes begin
+WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a silent task
 ARCHIVED = "archived"  # system tag
 _PAGE = 100  # tasks in a reply, with all their hyperparameters
 _MOST_READ = 20  # candidates whose values are read
@@ -91,6 +91,11 @@ def mark_of(task: Json) -> str | None:
 def told_now(task: Json) -> bool:
     """Tell whether somebody else is telling a task, and so ends it: another end would kill that training."""
     return task["status"] == _TOLD_NOW and not str(task.get("status_reason") or "").startswith(REASON)
+
+
+def stopped_by_hand(status: str, reason: str) -> bool:
+    """Tell whether a task was stopped by a person or their training: not by us, nor because it was silent."""
+    return status == "stopped" and not reason.startswith(REASON) and WATCHDOG not in reason
 
 
 def is_archived(task: Json) -> bool:
@@ -159,7 +164,7 @@ class _Candidate:
     iterations: frozenset[int] = frozenset()  # that it holds points of the plan at
 
 
-def search(api: Api, plan: Plan, key: str) -> Found:
+def search(api: Api, plan: Plan) -> Found:
     """Look for the one task that is certainly this run, told by the live callback; raises as `Api.call` does.
 
     It is looked for under the project and name that the run itself asks for, and under those wished for.
@@ -171,19 +176,20 @@ def search(api: Api, plan: Plan, key: str) -> Found:
         there = projects[project]
         if there is not None:
             rows |= {row["id"]: row for row in _named_so(api, there["id"], name, plan)}
-    return replace(_chosen(api, plan, key, rows), projects=projects)
+    return replace(_chosen(api, plan, rows), projects=projects)
 
 
-def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
+def holds_it(plan: Plan, row: Json) -> bool:
+    """Tell whether a task that is marked with a run's key can be believed to hold it.
+
+    A person's clone has the mark as well. As long as it is yet to begin it holds nothing, but so does a task
+    that was reset, which still has the run's hyperparameters.
+    """
+    return row.get("status") != "created" or _first_fit(plan, row) is _Fit.WHOLLY
+
+
+def _chosen(api: Api, plan: Plan, rows: Mapping[str, Json]) -> Found:
     """Choose among all tasks of the project and name."""
-    # by an upload that was stopped there; a person's clone, which is yet to begin, has the mark as well
-    marked = [
-        row
-        for row in rows.values()
-        if mark_of(row) == key and (row.get("status") != "created" or _first_fit(plan, row) is _Fit.WHOLLY)
-    ]
-    if marked:
-        return Found(marked[0]["id"], (_taken(marked[0]["id"]),))
     alike = {
         task_id: fit
         for task_id, row in rows.items()
@@ -396,7 +402,7 @@ def _lacks(report: Report, event: Event, holds: Holds, files: Files, measure: Me
             shown = model is not None and model.link is not None and _any_there((model.uri,), files)
             return None if shown else event, ()
         case Status(state):
-            return None if ended_right(state, holds.status) else event, ()
+            return None if ended_right(state, holds.status, holds.reason) else event, ()
 
 
 def _finding(report: Report, event: Event, holds: Holds, files: Files) -> Finding:
@@ -417,7 +423,7 @@ def _any_there(urls: Sequence[str], files: Files) -> bool:
     return any(files.there(url, 0) is not None for url in urls)
 
 
-def ended_right(state: RunState, status: str) -> bool:
+def ended_right(state: RunState, status: str, reason: str) -> bool:
     """Tell whether a task may keep its status: who told it knows how it ended, but not that it went on."""
     if status in ("failed", "closed", "publishing", "published"):
         return True
@@ -425,7 +431,7 @@ def ended_right(state: RunState, status: str) -> bool:
         case RunState.LIVE:
             return status == "in_progress"
         case RunState.FINISHED:
-            return status == "completed"
+            return status == "completed" or stopped_by_hand(status, reason)
         case RunState.STOPPED:
             return status in ("stopped", "completed")
 
@@ -477,7 +483,8 @@ def but_for_better(plan: Plan, verdict: Verdict, task: Json) -> Verdict:
                 return difference.title in final
             case Kind.STATUS:
                 status = str(difference.there)
-                return told_now(task) or all(ended_right(state, status) for state in states)
+                reason = str(task.get("status_reason") or "")
+                return told_now(task) or all(ended_right(state, status, reason) for state in states)
             case Kind.SCALAR:
                 place = (difference.title, difference.series or "", difference.iteration or 0)
                 return place in points and measure.agrees(points[place], float(difference.there or "nan"))

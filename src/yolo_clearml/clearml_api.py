@@ -62,7 +62,7 @@ from .exchange import (
     verifies,
 )
 from .file_server import FileServers
-from .payloads import Json
+from .payloads import Json, with_ids
 from .storage import Storages
 
 _CONNECT = 10.0  # seconds for a connection to be accepted
@@ -270,13 +270,19 @@ class Api:
         company = (claims.get("identity") or {}).get("company") if isinstance(claims, dict) else None
         return f"{self.host}#{company}" if company else self.host
 
-    def task_url(self, project_id: str, task_id: str) -> str | None:
-        """Give the address of a task's page; None where the web server cannot be told."""
+    def task_url(self, project_id: str | None, task_id: str) -> str | None:
+        """Give the address of a task's curves; None where the web server cannot be told.
+
+        The web app takes ``*`` for no project. It calls tasks experiments, and their curves metrics, up to
+        API 2.30, as the SDK knows (`Task.get_task_output_log_web_page`).
+        """
         try:
             web = str(Session.get_app_server_host(config=config_obj)).rstrip("/")
         except ValueError:
             return None
-        return f"{public_address(web)}/projects/{project_id}/experiments/{task_id}/output/log"
+        new = Session.check_min_api_server_version("2.31")
+        page = f"tasks/{task_id}/output/scalars" if new else f"experiments/{task_id}/output/metrics/scalar"
+        return f"{public_address(web)}/projects/{project_id or '*'}/{page}"
 
     def call(self, endpoint: str, payload: Json) -> Json:
         """Post one request and give the reply's data.
@@ -330,14 +336,17 @@ class Api:
         self._patiently.stop.wait(seconds)
 
     def rows(self, endpoint: str, payload: Json, name: str) -> list[Json]:
-        """Call, and give the reply's list ``name`` of objects with an id; raises as `call`."""
+        """Call, and give the reply's list ``name`` of objects with an id; raises as `call`.
+
+        References in them are ids, whether the endpoint expands them or not.
+        """
         rows = self.call(endpoint, payload).get(name)
         sound = isinstance(rows, list) and all(
             isinstance(r, dict) and isinstance(r.get("id"), str) for r in rows
         )
         if not isinstance(rows, list) or not sound:
             raise answers_oddly(self.host, endpoint)
-        return rows
+        return [with_ids(row) for row in rows]
 
     def add_events(self, events: Sequence[Json], patient: bool = True) -> None:
         """Send events in one batch; returns only if the server has stored every one of them.
@@ -345,10 +354,28 @@ class Api:
         What may pass is not waited for unless ``patient``.
         Raises as `call` does, and ServerRefused where the server stored fewer than it was sent.
         """
+        self._patiently(lambda: self._add(events), self._patiently.seconds if patient else 0.0)
+
+    def add_once(self, event: Json, is_there: Callable[[], bool]) -> None:
+        """Send an event of which the server stores one more each time it comes, as it does of the console's.
+
+        After a failure that may hide a success, ``is_there`` is asked before the next try. Raises as
+        `add_events` does.
+        """
+        tries = 0
+
+        def once() -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 1 or not is_there():
+                self._add([event])
+
+        self._patiently(once)
+
+    def _add(self, events: Sequence[Json]) -> None:
         lines = "\n".join(map(_JSON.encode, events)).encode()
         headers = {"Content-Type": "application/json-lines"}
-        limit = self._patiently.seconds if patient else 0.0
-        reply = self._patiently(lambda: self._post("events.add_batch", data=lines, headers=headers), limit)
+        reply = self._post("events.add_batch", data=lines, headers=headers)
         added, errors = reply.get("added"), reply.get("errors")
         if added != len(events) or errors:
             raise ServerRefused(

@@ -1,6 +1,6 @@
 """Reports sent to one ClearML task: in order, in few requests, with a look at every reply.
 
-    start --> parameters --> files --> events --> model --> completed or stopped
+    start --> parameters --> files --> events --> model --> console --> completed or stopped
 
 Event ids, file names and the model's address follow from the run alone, so whatever is sent twice is stored
 once. A task that somebody else has told is sent only what it lacks.
@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from . import adoption, clearml_reader, payloads
-from .adoption import REASON, mark_of, told_now
+from . import adoption, clearml_reader, payloads, task_log
+from .adoption import REASON, mark_of, stopped_by_hand, told_now
 from .clearml_api import Api, RefusedRequest
 from .clearml_destination import FILES_SERVER, PLOTS_SERVER, Decide, Destination, naming
 from .clearml_tasks import CLOSED, PUBLISHED, by_id, delete, mark, require_writable
@@ -48,13 +48,16 @@ from .sinks import Acknowledged, Noted, Sent, Step, acknowledged, file_size
 
 _REPLAYING = f"{REASON}: replaying the run directory"
 _COMPLETING = f"{REASON}: completing a task that was completed"
+_COMPLETING_STOPPED = f"{REASON}: completing a task that was stopped"
+_AS_IT_WAS = "stopped before yolo-clearml completed what it holds"  # does not begin as our own reasons do
 _MOST_EVENTS = 5000  # in a request; the index is refreshed for each, so few large ones are faster
 _MOST_BYTES = 4 * 2**20  # in a request; the server takes 15 MiB
 _EVENT_BYTES = 320  # of an event without its names, with room to spare
 _UPLOADS = 4  # requests with files at a time
 _MOST_FILE_BYTES = 900_000  # in a request with several; nginx takes 1 MiB where nobody has set more
-_MOST_REFUSED = 8  # events of a batch, after which it is the batch that is refused
+_MOST_REFUSED = 8  # events of a batch that are looked for one by one
 _NAMED = 3  # of them in a message
+_UNFIT = 500  # code of a refusal: a document cannot be indexed (500/100); the server itself is well
 _TAKEN_OVER = 3  # times that another uploader may end the task under our hands
 
 _File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel"
@@ -62,15 +65,26 @@ _Owned: TypeAlias = "Sequence[tuple[str, Json]]"  # lines of a batch, each with 
 
 
 class EventsRefused(ServerRefused):
-    """ClearML has taken a batch of events but for a few; those of ``reports`` are still to be told."""
+    """ClearML has taken a batch of events but for some; those of ``reports`` are still to be told.
 
-    def __init__(self, refused: Sequence[tuple[str, Json, YoloClearmlError]], count: int) -> None:
+    ``untried`` are those after the last refused one that was looked for.
+    """
+
+    def __init__(
+        self,
+        refused: Sequence[tuple[str, Json, YoloClearmlError]],
+        count: int,
+        untried: Sequence[tuple[str, Json]] = (),
+    ) -> None:
         shown = "; ".join(f"{payloads.place(line)}: {error}" for _, line, error in refused[:_NAMED])
+        rest = f"and {len(untried)} were not tried after them" if untried else "and has the others"
         super().__init__(
-            f"ClearML refuses {len(refused)} of {count} events, and has the others: {shown}",
+            f"ClearML refuses {len(refused)} of {count} events, {rest}: {shown}",
             "Look into the API server's log; then run the same command again.",
         )
-        self.reports = frozenset(owner for owner, _, _ in refused)
+        self.reports = frozenset(owner for owner, *_ in (*refused, *untried))
+        self.count = len(refused) + len(untried)
+        self.places = tuple(payloads.place(line) for _, line, _ in refused)
 
 
 @dataclass(slots=True)
@@ -89,6 +103,7 @@ class TaskDelivery:
     others: bool  # told by somebody else: it is sent only what it lacks
     asked_for: bool  # by a person, with its id
     _unread: FileServerUnreachable | None = None  # why not all that the task holds could be compared
+    _refused: list[EventsRefused] = field(default_factory=list)  # what the task lacks although it ends
     _models_made: set[str] = field(default_factory=set)  # ids
     _decided: Destination | None = None
 
@@ -100,7 +115,12 @@ class TaskDelivery:
     @property
     def url(self) -> str | None:
         """Where a person sees the task; None where nobody can."""
-        return self._api.task_url(str(self._task["project"]), self.task_id)
+        return self._api.task_url(self._project, self.task_id)
+
+    @property
+    def _project(self) -> str | None:
+        project = self._task.get("project")
+        return project if isinstance(project, str) and project else None
 
     @property
     def _folder(self) -> str:
@@ -117,12 +137,10 @@ class TaskDelivery:
         elif not self.others:
             require_writable(self._task, stopped=self.asked_for)
             self._start()
+            reports = [self._as_it_was(report) for report in reports]
         if not whole:
             self._api.call("tasks.ping", {"task": self.task_id})  # or the server takes it for dead
-        refused: YoloClearmlError | None = None
         for batch in _batches(reports):
-            if refused is not None and batch[0].key == STATUS:
-                break  # a task that lacks something has not ended
             for tries_left in range(_TAKEN_OVER, -1, -1):
                 try:
                     yield from self._send(batch)
@@ -131,7 +149,7 @@ class TaskDelivery:
                     if tries_left and self._was_closed():
                         self._start()  # another uploader of the same run has ended the task meanwhile
                         continue
-                    refused = refused or error
+                    self._refused.append(error)
                     batch = [report for report in batch if report.key not in error.reports]
                     break
                 except RefusedRequest:
@@ -140,8 +158,8 @@ class TaskDelivery:
                     self._start()
             if batch:
                 yield replace(acknowledged(batch), reports=tuple(whole[report.key] for report in batch))
-        if refused is not None:
-            raise refused
+        if self._refused:
+            raise self._refused[0]
         if self._unread is not None:
             raise self._unread.afresh()
 
@@ -180,6 +198,7 @@ class TaskDelivery:
             if any(report.events != (Status(RunState.LIVE),) for report in reports if report.key == STATUS):
                 yield Noted(f"The task {self.task_id} stays in progress: the training that tells it ends it.")
         opens = any(not isinstance(report.events[0], Properties) for report in lacking)
+        added = task_log.completion(self._plan, [event for report in lacking for event in report.events])
         if status in PUBLISHED and not opens:
             lacking = []
         elif status in CLOSED and all(_takes_closed(report) for report in lacking):
@@ -193,6 +212,8 @@ class TaskDelivery:
                 lacking += [self._as_it_was(report) for report in reports if report.key == STATUS]
         if status not in PUBLISHED:
             mark(self._api, self._task, self._key)
+            if added is not None:  # before it is: after a kill, the task would lack less
+                self._say(added, task_log.completes(self._plan))
         sent = {report.key for report in lacking}
         there = [each for each in found if each.report.key not in sent]
         if there:
@@ -202,10 +223,23 @@ class TaskDelivery:
         return lacking
 
     def _as_it_was(self, report: Report) -> Report:
-        """End a task completed again that was so: who told it knows better than the disk how it ended."""
-        was = self._task["status"] == "completed" or self._task.get("status_reason") == _COMPLETING
-        ends = report.events == (Status(RunState.STOPPED),)
-        return replace(report, events=(Status(RunState.FINISHED),)) if was and ends else report
+        """End a task again as it was: who told it, or stopped it, knows better than the disk how it ended."""
+        match report.events:
+            case (Status(RunState.STOPPED),) if self.others and self._was("completed", _COMPLETING):
+                return replace(report, events=(Status(RunState.FINISHED),))
+            case (Status(RunState.FINISHED),) if self._was_stopped:
+                return replace(report, events=(Status(RunState.STOPPED),))
+            case _:
+                return report
+
+    def _was(self, status: str, opened: str) -> bool:
+        """Tell whether the task had a status, until it was opened with such a reason if it has been."""
+        return bool(self._task["status"] == status or self._task.get("status_reason") == opened)
+
+    @property
+    def _was_stopped(self) -> bool:
+        status, reason = str(self._task["status"]), str(self._task.get("status_reason") or "")
+        return stopped_by_hand(status, reason) or reason == _COMPLETING_STOPPED
 
     def _send(self, batch: Sequence[Report]) -> Iterator[Step]:
         match batch[0].events[0]:
@@ -225,6 +259,7 @@ class TaskDelivery:
         try:
             was_completed = self.others and self._task["status"] == "completed"
             reason = _COMPLETING if was_completed else _REPLAYING
+            reason = _COMPLETING_STOPPED if self._was_stopped else reason
             self._change("tasks.started", {"task": self.task_id, "status_reason": reason})
         except RefusedRequest:
             if self._was_closed():
@@ -281,17 +316,23 @@ class TaskDelivery:
     def _add_apart(self, events: _Owned, error: YoloClearmlError) -> None:
         """Send the events of a refused batch in ever smaller ones, so that a bad one keeps no other back.
 
-        Raises EventsRefused, which names the bad ones, and ``error`` if there are too many of them.
+        Raises EventsRefused, which names the bad ones. Where there are many, and not because their documents
+        cannot be indexed, it is the batch that is refused: raises ``error``.
         """
         refused: list[tuple[str, Json, YoloClearmlError]] = []
-        for owner, line, refusal in self._refused(events, error):
+        unfit = isinstance(error, RefusedRequest) and error.code == _UNFIT
+        for owner, line, refusal in self._bad_ones(events, error):
             refused.append((owner, line, refusal))
             if len(refused) > _MOST_REFUSED or len(refused) == len(events) > 1:
-                raise error
+                if not unfit:
+                    raise error
+                # they are looked for in order, so whatever follows has not been sent by itself
+                after = next(n for n, (_, sent) in enumerate(events) if sent is line) + 1
+                raise EventsRefused(refused, len(events), events[after:])
         if refused:
             raise EventsRefused(refused, len(events))
 
-    def _refused(
+    def _bad_ones(
         self, events: _Owned, error: YoloClearmlError
     ) -> Iterator[tuple[str, Json, YoloClearmlError]]:
         if len(events) == 1:
@@ -303,7 +344,7 @@ class TaskDelivery:
                 # once: whoever refuses the whole has been waited for
                 self._api.add_events([line for _, line in part], patient=False)
             except (ServerRefused, ServerFailing) as refusal:
-                yield from self._refused(part, refusal)
+                yield from self._bad_ones(part, refusal)
 
     def _line(self, event: Event, sizes: dict[str, tuple[int, int]]) -> Json:
         match event:
@@ -405,7 +446,7 @@ class TaskDelivery:
         if not self.others and destination != stated:  # nothing of it is there, or it is a person's wish
             self._change("tasks.edit", {"task": self.task_id, "output_dest": destination, "force": True})
         uri = payloads.url_of(destination, self._file_key(event))
-        entry = payloads.model(event.labels, event.name, uri, self.task_id, str(self._task["project"]))
+        entry = payloads.model(event.labels, event.name, uri, self.task_id, self._project)
         there = [] if self._made else self._models_at(uri)
         if not there:
             made = self._api.create(
@@ -438,13 +479,37 @@ class TaskDelivery:
     def _end(self, state: RunState) -> None:
         if state is not RunState.LIVE and self._was_closed():
             self._start()  # by another uploader; what a person closed has raised TaskOffLimits
+        if not self.others and (self.fresh or state is not RunState.LIVE):
+            self._say(task_log.upload(self._plan))
+        for error in self._refused:
+            self._say(task_log.refusal(error.places, error.count))
         ends = {
-            RunState.FINISHED: ("tasks.completed", "the training finished"),
-            RunState.STOPPED: ("tasks.stopped", "the training stopped early"),
+            RunState.FINISHED: ("tasks.completed", f"{REASON}: the training finished"),
+            RunState.STOPPED: ("tasks.stopped", f"{REASON}: the training stopped early"),
         }
         if state in ends:  # a live one was started before the first report
             endpoint, why = ends[state]
-            self._change(endpoint, {"task": self.task_id, "status_reason": f"{REASON}: {why}"})
+            change = {"task": self.task_id, "status_reason": _AS_IT_WAS if self._was_stopped else why}
+            if self._refused:
+                change["status_message"] = f"lacks {sum(error.count for error in self._refused)} events"
+            self._change(endpoint, change)
+
+    def _say(self, text: str, once: str | None = None) -> None:
+        """Add to the task's console what is not there; two uploaders at the same moment may both do so.
+
+        ``once`` is what nothing there may hold, by default the whole text. An index that does not take it
+        keeps nothing else back.
+        """
+
+        def is_there() -> bool:
+            return any((once or text) in said for said in clearml_reader.console(self._api, self.task_id))
+
+        if not is_there():
+            try:
+                self._api.add_once(task_log.event(self.task_id, text), is_there)
+            except RefusedRequest as error:
+                if error.code != _UNFIT:
+                    raise
 
 
 def _batches(reports: Sequence[Report]) -> Iterator[list[Report]]:

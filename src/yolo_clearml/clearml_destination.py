@@ -61,12 +61,9 @@ def of_task(api: Api, task: Json, option: str | None) -> Destination:
     if stated and not _is_ours(task, stated):
         hint = "the task's own output destination in ClearML; --output-uri goes before it"
         return Destination(str(stated), hint)
-    query = {"id": [task["project"]], "only_fields": ["id", "default_output_destination"]}
-    found = (
-        api.rows("projects.get_all_ex", query | {"search_hidden": True}, "projects")
-        if task["project"]
-        else []
-    )
+    project = task.get("project")
+    query = {"id": [project], "only_fields": ["id", "default_output_destination"], "search_hidden": True}
+    found = api.rows("projects.get_all_ex", query, "projects") if project else []
     return by_default(api, None, next((row.get("default_output_destination") for row in found), None))
 
 

@@ -38,10 +38,12 @@ from .payloads import PLOT_VARIANT, SINGLE_VALUES, Json, shows_in_plots
 _SCALARS = "events.scalar_metrics_iter_raw"
 _EVENTS = "events.get_task_events"
 _SINGLE = "events.get_task_single_value_metrics"
+_LOG = "events.get_task_log"
 _NAMES = "events.get_scalar_metrics_and_variants"
 _POINTS = 100_000  # of curves in a reply, some 5 MB; the server gives 200,000
 _IMAGES = 5000  # in a reply, some 4 MB; the server fails over more than 10,000
 _PLOTS = 200  # in a reply; one drawn by plotly may have 100 kB and more
+_LINES = 5000  # of the console in a reply, as the server has it; some MB
 _MODELS = 500  # in a reply; the server gives no more
 _LARGEST_PLOT = 64 * 2**20  # bytes
 _DOWNLOADS = 4  # files at a time
@@ -56,7 +58,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
     Curves are read of ``titles`` and of every other one the server names; of many hundreds it names a part.
     Raises as `Api.call` does, and ServerFailing where a reply lacks what it must have.
     """
-    fields = ["id", "name", "status", "project", "tags", "hyperparams", "models.output"]
+    fields = ["id", "name", "status", "status_reason", "project", "tags", "hyperparams", "models.output"]
     query = {"id": [task_id], "only_fields": fields, "search_hidden": True}
     found = api.rows("tasks.get_all_ex", query, "tasks")
     task = next((task for task in found if task["id"] == task_id), None)
@@ -91,6 +93,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         images={place: urls for place, urls in images.items() if place not in as_images},
         plots=as_images | reader.plots(),
         models=reader.models(links),
+        reason=str(task.get("status_reason") or ""),
     )
 
 
@@ -111,8 +114,25 @@ def verify(api: Api, plan: Plan, root: Path, task_id: str, same: Same = operator
     holds = read(api, task_id, titles_of(plan))
     if holds is None:
         return no_task(task_id)
-    url = api.task_url(holds.project_id, task_id) if holds.project_id is not None else None
+    url = api.task_url(holds.project_id, task_id)
     return verdict(plan, holds, url, checked(api, plan, root, holds, same))
+
+
+def console(api: Api, task_id: str) -> Iterator[str]:
+    """Give what a task's console says, the latest first; raises as `Api.call` does."""
+    payload: Json = {"task": task_id, "batch_size": _LINES, "navigate_earlier": True}
+    while True:
+        reply = api.call(_LOG, payload)
+        try:
+            page = [(int(event["timestamp"]), str(event.get("msg") or "")) for event in reply["events"]]
+        except _ODD as cause:
+            raise answers_oddly(api.host, _LOG) from cause
+        yield from (text for _, text in page)
+        if len(page) < _LINES:
+            return
+        # a page may end within a millisecond, and the next one holds what is before the time it is given
+        first, last = min(at for at, _ in page), payload.get("from_timestamp")
+        payload["from_timestamp"] = first + 1 if last is None or first + 1 < last else first
 
 
 def project_named(api: Api, name: str) -> Json | None:

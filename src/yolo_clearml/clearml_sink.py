@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from . import adoption, clearml_reader
-from .adoption import RUNTIME_KEY, key_of, mark_of
+from .adoption import key_of, mark_of
 from .clearml_api import Api
 from .clearml_delivery import TaskDelivery
 from .clearml_destination import RUNTIME_DESTINATION, Decide, Destination, of_task
@@ -29,6 +29,7 @@ from .clearml_tasks import (
 from .compare import Verdict, no_task
 from .errors import ServerFailing, ServerUnreachable, YoloClearmlError
 from .events import Plan
+from .payloads import RUNTIME_KEY
 from .sinks import Delivery
 
 

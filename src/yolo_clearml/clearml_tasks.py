@@ -3,7 +3,8 @@
     look up by id, by run key, by what it holds --> make, look again --> the older of two goes on
 
 A run's own key travels inside ``tasks.create``, so a lost reply, a lost ledger or another machine finds the
-same task again. A task that somebody else has told, such as the live callback, is marked with that key.
+same task again. A task that somebody else has told, such as the live callback, is marked with that key in a
+user property: a runtime cannot be written to a task that has ended (400/110, apiserver/bll/task/utils.py).
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from . import adoption, payloads
-from .adoption import REASON, RUNTIME_KEY, is_archived, key_of, mark_of
+from .adoption import REASON, WATCHDOG, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
 from .clearml_destination import RUNTIME_DESTINATION, Destination, by_default
 from .clearml_reader import project_named
 from .errors import HoldsLess, ServerRefused, TaskOffLimits
 from .events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
-from .payloads import Json
+from .payloads import RUNTIME_KEY, Json
 
 CLOSED = ("failed", "closed")  # takes events, but is not started again
 PUBLISHED = ("publishing", "published")
-_WATCHDOG = "non-responsive"  # in the reason the server gives when it stops a silent task
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
 _PROPERTIES = "hyperparams.properties"  # the database refuses to be asked for this and for all of them
 _FIELDS += ["system_tags", "models.output", _PROPERTIES]
@@ -32,10 +32,10 @@ _DELETION = {"force": True, "delete_external_artifacts": False}
 def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | None, adoption.Found]:
     """Find the task of a run, made by us or told by the live callback, and what came of looking."""
     key = plan.key + copy
-    task = _known(api, task_id, plan.key) or _by_key(api, key)
+    task = _known(api, task_id, plan.key) or _by_key(api, key) or _marked(api, plan, key)
     if task is not None or copy:  # a copy was asked for with --new, whatever there is
         return task, adoption.Found()
-    found = adoption.search(api, plan, key)
+    found = adoption.search(api, plan)
     return by_id(api, found.task_id) if found.task_id is not None else None, found
 
 
@@ -113,14 +113,11 @@ def given_task(api: Api, task_id: str, key: str) -> Json:
 def mark(api: Api, task: Json, key: str) -> None:
     """Write a run's key to a task that somebody else has told, so that any later upload knows it.
 
-    The property says that another has told it, and survives a reset; by the runtime it is found.
+    The property says that another has told it, and survives a reset.
     """
     if mark_of(task) is None:
-        item = {"section": payloads.PROPERTIES, "name": RUNTIME_KEY, "value": key, "type": "str"}
-        payload = {"task": task["id"], "hyperparams": [item], "replace_hyperparams": "none"}
+        payload = {"task": task["id"], "hyperparams": [payloads.mark(key)], "replace_hyperparams": "none"}
         api.call("tasks.edit_hyper_params", payload)
-    if (task.get("runtime") or {}).get(RUNTIME_KEY) is None:
-        api.call("tasks.edit_runtime", {"task": task["id"], "runtime": {RUNTIME_KEY: key}, "force": True})
 
 
 def _by_key(api: Api, key: str) -> Json | None:
@@ -129,12 +126,26 @@ def _by_key(api: Api, key: str) -> Json | None:
 
 
 def all_by_key(api: Api, key: str) -> list[Json]:
-    """Find the tasks of this key, oldest first; a server that ignores the filter gives others as well."""
+    """Find the tasks that were made for this key, oldest first."""
+    return _found(api, f"runtime.{RUNTIME_KEY}", key)
+
+
+def _marked(api: Api, plan: Plan, key: str) -> Json | None:
+    """Find the oldest task that somebody else has told and that is marked with this key.
+
+    So is one that was imported from an offline session.
+    """
+    marked = _found(api, f"{_PROPERTIES}.{RUNTIME_KEY}.value", key)
+    return next((task for task in marked if adoption.holds_it(plan, task)), None)
+
+
+def _found(api: Api, place: str, key: str) -> list[Json]:
+    """Find tasks by a key, oldest first; a server that ignores the filter gives others as well."""
     fields = [field for field in _FIELDS if field != _PROPERTIES] + ["hyperparams"]
-    query = {f"runtime.{RUNTIME_KEY}": key, "only_fields": fields, "search_hidden": True}
+    query = {place: key, "only_fields": fields, "search_hidden": True}
     page = {"order_by": ["created"], "page": 0, "page_size": 100}
-    ours = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if key_of(task) == key]
-    return sorted(ours, key=lambda task: (str(task.get("created")), task["id"]))
+    found = [task for task in api.rows("tasks.get_all_ex", query | page, "tasks") if key_of(task) == key]
+    return sorted(found, key=lambda task: (str(task.get("created")), task["id"]))
 
 
 def drop_twins(api: Api, key: str, ours: Sequence[Json]) -> None:
@@ -187,7 +198,7 @@ def require_writable(task: Json, stopped: bool = False) -> None:
     With ``stopped``, a task may be aborted: that was done before it was ours to complete, or is overruled.
     """
     status, reason = task["status"], str(task.get("status_reason") or "")
-    stopped = stopped or reason.startswith(REASON) or _WATCHDOG in reason
+    stopped = stopped or reason.startswith(REASON) or WATCHDOG in reason
     open_still = status in ("created", "queued", "in_progress", "completed") or (
         status == "stopped" and stopped
     )

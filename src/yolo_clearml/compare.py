@@ -118,6 +118,7 @@ class Holds:
     images: Mapping[Place, tuple[str, ...]]  # addresses; those under other keys share a place
     plots: Mapping[Place, tuple[str, ...]]  # addresses of the pictures in the layout
     models: tuple[HeldModel, ...]  # oldest first
+    reason: str = ""  # why it has this status
 
 
 class Kind(Enum):

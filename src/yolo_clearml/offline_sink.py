@@ -3,6 +3,7 @@
     <folder>/<name>-<first 8 of the run's key>.zip
         task.json                  project, name, tags, comment, parameters, how to make the output model
         metrics.jsonl              a JSON list of events on each line
+    log.jsonl                  what the console says of it, likewise
         data/<project>/<name>.<task id>/metrics/...      the pictures, byte for byte
     <folder>/<name>-<first 8 of the run's key>.pt        a copy of the weights, where the run has a model
     <folder>/*.tmp                 being written, or left by a kill: the next export of the run replaces it
@@ -14,7 +15,7 @@ that path.
 
 What the importer of clearml 2.1.12 does, and how the session meets it:
 
-* It makes a new task at each import.
+* It makes a new task at each import. So the user properties hold the run's key: a later upload recognises it.
 * It keeps two folders before the task's id for the picture of a plot, however deep the project is, and puts
   no quotes into addresses. So the project is one folder here, and all paths are plain ASCII; the task
   itself has the true names.
@@ -40,7 +41,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, TypeAlias
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
-from . import payloads
+from . import payloads, task_log
 from .errors import RunUnreadable, YoloClearmlError
 from .events import (
     DrawnPlot,
@@ -169,6 +170,10 @@ class _Session:
         with _entry(archive, "metrics.jsonl", ZIP_DEFLATED) as target:
             for line in _lines(self._told(events)):
                 target.write(line)
+        with _entry(archive, "log.jsonl", ZIP_DEFLATED) as target:
+            console = task_log.event(self.task_id, task_log.upload(self._plan))
+            for line in _lines([{name: value for name, value in console.items() if name != "type"}]):
+                target.write(line)
         with _entry(archive, "task.json", ZIP_DEFLATED) as target:
             target.write(json.dumps(self._task(events, weights), indent=1).encode())
 
@@ -212,7 +217,9 @@ class _Session:
     def _task(self, events: Iterable[Event], weights: Path) -> Json:
         """Give what task.json tells: the fields of ``tasks.edit``, and how to make the output models."""
         comment = [self._plan.comment]
-        parameters: dict[str, dict[str, Json]] = {}
+        parameters: dict[str, dict[str, Json]] = {
+            payloads.PROPERTIES: {payloads.RUNTIME_KEY: payloads.mark(self._plan.key)}
+        }
         models: list[Json] = []
         for event in events:
             match event:

@@ -21,11 +21,36 @@ from .events import Hyperparameters, Image, Properties, Scalar, SingleValue
 Json: TypeAlias = dict[str, Any]
 
 PLOT_VARIANT = "plot image"  # what report_image_plot names its series in the callback
+RUNTIME_KEY = (
+    "yolo_clearml"  # what a run's key is stored under; a plain key: the server's lookup understands no other
+)
 SINGLE_VALUES = ("Summary", -(2**31))  # the metric and iteration where the server keeps single values
 PROPERTIES = "properties"  # the section of user properties
+_REFERENCES = ("project", "parent", "task", "user", "company")  # fields that hold another row's id
 _PLOT_WIDTH = 640  # pixels, as the SDK lays out an image plot
 _LONGEST_PART = 200  # bytes; the file server refuses a path part over 255
 _UNSAFE = "#\"';?:@&=+$,%!\r\n"  # characters the SDK replaces in a storage key
+
+
+def with_ids(row: Json) -> Json:
+    """Make the references in a row ids again: an ``_ex`` call answers ``{"id": ...}`` in their place.
+
+    apiserver/database/model/base.py, get_many_with_join; only calls without ``_ex`` give ids alone.
+    """
+    flat = row | {name: _id_of(row[name]) for name in _REFERENCES if name in row}
+    if isinstance(models := row.get("models"), dict):
+        flat["models"] = {kind: _links(links) for kind, links in models.items()}
+    return flat
+
+
+def _links(links: Any) -> Any:
+    if not isinstance(links, list):
+        return links
+    return [link | {"model": _id_of(link.get("model"))} if isinstance(link, dict) else link for link in links]
+
+
+def _id_of(reference: Any) -> Any:
+    return reference.get("id") if isinstance(reference, dict) else reference
 
 
 def scalar(task_id: str, event: Scalar) -> Json:
@@ -123,6 +148,11 @@ def parameters(event: Hyperparameters | Properties) -> list[Json]:
     ]
 
 
+def mark(key: str) -> Json:
+    """The user property that says which run a task holds: it can be written and looked for in any status."""
+    return {"section": PROPERTIES, "name": RUNTIME_KEY, "value": key, "type": "str"}
+
+
 def task_folder(project: str, name: str, task_id: str) -> str:
     """The folder of a task's files in its storage, quoted as the SDK quotes it.
 
@@ -177,15 +207,15 @@ def url_of(base: str, key: str) -> str:
     return urlunsplit((scheme, host, quote(path), "", ""))
 
 
-def model(event_labels: Mapping[str, int], name: str, uri: str, task_id: str, project_id: str) -> Json:
+def model(event_labels: Mapping[str, int], name: str, uri: str, task_id: str, project_id: str | None) -> Json:
     """A model entry; not ready, as the SDK makes it, so that it is not published by the way."""
-    return {
+    entry = {
         "name": name,
         "uri": uri,
         "framework": "PyTorch",
         "labels": dict(event_labels),
         "task": task_id,
-        "project": project_id,
         "comment": f"Created by task id: {task_id}",
         "ready": False,
     }
+    return entry | ({"project": project_id} if project_id is not None else {})

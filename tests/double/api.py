@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from . import query, schemas
-from .errors import COMPANY, ApiError, data_error, validation_error, wrong_status
+from .errors import COMPANY, ApiError, server_error, validation_error, wrong_status
 from .events import VECTOR
 from .state import (
     ARCHIVED,
@@ -48,7 +48,11 @@ _PATH = re.compile(r"^/(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<name>\w+\.\w+)/?$")
 
 
 class RefusedError(Exception):
-    """A body that is no request at all: 400/0 before any endpoint sees it."""
+    """A body that is no request at all: 400/0 before any endpoint sees it; 404 when there is none."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def endpoint_of(target: str) -> str:
@@ -180,12 +184,18 @@ class Credentials:
 
     def _check_token(self, token: str) -> None:
         signed, _, signature = token.rpartition(".")
-        if not signed or not hmac.compare_digest(signature.encode(), self._signature(signed).encode()):
-            raise ApiError(401, 30, "Invalid token (invalid token, Signature verification failed)")
+        if "." not in signed:
+            raise _invalid_token("Not enough segments")
+        if not hmac.compare_digest(signature.encode(), self._signature(signed).encode()):
+            raise _invalid_token("Signature verification failed")
         payload = signed.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         if claims["exp"] <= self._state.clock():
-            raise ApiError(401, 30, "Invalid token (invalid token, Signature has expired)")
+            raise _invalid_token("Signature has expired")
+
+
+def _invalid_token(reason: str) -> ApiError:
+    return ApiError(401, 30, "Invalid token (invalid jwt token)", reason=reason)
 
 
 def _stub(data: Json, body: Json) -> Json:
@@ -209,15 +219,17 @@ class Api:
             "debug.ping": lambda body: {"msg": "ClearML server"},
             "users.get_current_user": self._current_user,
             "projects.create": lambda body: {"id": state.create_project(body)},
-            "projects.get_all": self._projects,
-            "projects.get_all_ex": self._projects,
-            "projects.get_by_id": lambda body: {"project": state.project(body["project"])},
+            "projects.get_all": partial(self._listed, "projects", join=False),
+            "projects.get_all_ex": partial(self._listed, "projects", join=True),
+            "projects.get_by_id": lambda body: {
+                "project": query.project_fields(state.project(body["project"]), None)
+            },
             "projects.update": self._update_project,
             "projects.delete": self._delete_project,
             "tasks.create": lambda body: {"id": state.create_task(body)},
-            "tasks.get_all": self._tasks,
-            "tasks.get_all_ex": self._tasks,
-            "tasks.get_by_id": lambda body: {"task": state.task(body["task"])},
+            "tasks.get_all": partial(self._listed, "tasks", join=False),
+            "tasks.get_all_ex": partial(self._listed, "tasks", join=True),
+            "tasks.get_by_id": self._task_by_id,
             "tasks.edit": state.edit_task,
             "tasks.update": state.update_task,
             "tasks.edit_hyper_params": self._edit_hyper_params,
@@ -245,9 +257,11 @@ class Api:
             "models.create": lambda body: {"id": state.create_model(body), "created": True},
             "models.edit": state.edit_model,
             "models.update": state.edit_model,
-            "models.get_all": self._models,
-            "models.get_all_ex": self._models,
-            "models.get_by_id": lambda body: {"model": state.model(body["model"])},
+            "models.get_all": partial(self._listed, "models", join=False),
+            "models.get_all_ex": partial(self._listed, "models", join=True),
+            "models.get_by_id": lambda body: {
+                "model": query.project_fields(state.model(body["model"]), None)
+            },
             "models.set_ready": self._set_ready,
             "models.delete": state.delete_model,
             "models.add_or_update_metadata": self._model_metadata,
@@ -274,8 +288,8 @@ class Api:
         try:
             data = self._process(incoming, endpoint, version, fewer)
         except RefusedError as error:
-            body = envelope(endpoint, version, 400, 0, str(error), {})
-            return Reply(400, body)
+            body = envelope(endpoint, version, error.status, 0, str(error), {})
+            return Reply(error.status, body)
         except ApiError as error:
             return Reply(
                 error.code, envelope(endpoint, version, error.code, error.subcode, error.message, {})
@@ -289,8 +303,10 @@ class Api:
             raise ApiError(413, 0, "Request entity too large")
         batch = endpoint == "events.add_batch"
         call = self.endpoints.get(endpoint)
+        if "." not in endpoint:
+            raise RefusedError(f"Invalid request path {endpoint}")
         if call is None and not batch:
-            raise RefusedError(f"Unable to find endpoint for name {endpoint} and version {version}")
+            raise RefusedError(f"Unable to find endpoint for name {endpoint} and version {version}", 404)
         if endpoint != "debug.ping":
             self.credentials.check(
                 incoming.headers.get("authorization"), basic_is_fine=endpoint == "auth.login"
@@ -319,9 +335,26 @@ class Api:
         user = {"id": USER, "name": "user", "company": {"id": COMPANY, "name": "clearml"}, "role": "admin"}
         return {"user": user, "getting_started": None, "settings": {}}
 
-    def _projects(self, body: Json) -> Json:
-        found = query.get_all(self.state.projects.values(), body)
-        return {"projects": [query.project_fields(project, body.get("only_fields")) for project in found]}
+    def _listed(self, kind: str, body: Json, *, join: bool) -> Json:
+        """Answer a `get_all`, or a `get_all_ex`, which ``join``s what a document refers to."""
+        collections: dict[str, dict[str, Json]] = {
+            "projects": self.state.projects,
+            "tasks": self.state.tasks,
+            "models": self.state.models,
+        }
+        references = {
+            "project": self.state.projects,
+            "parent": collections[kind],
+            "task": self.state.tasks,
+            "user": {USER: {"id": USER, "name": "user"}},
+            "company": {COMPANY: {"id": COMPANY, "name": "clearml"}},
+        }
+        only = body.get("only_fields")
+        found = query.get_all(collections[kind].values(), body)
+        if join:
+            return {kind: [query.joined_fields(document, only, references) for document in found]}
+        asked = "id" in query.asked_fields(only)
+        return {kind: [query.project_fields(document, only, with_id=asked) for document in found]}
 
     def _update_project(self, body: Json) -> Json:
         project = self.state.project(body["project"])
@@ -342,18 +375,11 @@ class Api:
 
     # -- tasks ---------------------------------------------------------------------------------
 
-    def _tasks(self, body: Json) -> Json:
-        only = body.get("only_fields")
-        tasks = [self._joined(task, only) for task in query.get_all(self.state.tasks.values(), body)]
-        return {"tasks": [query.project_fields(task, only) for task in tasks]}
-
-    def _joined(self, document: Json, only_fields: Any) -> Json:
-        """Return a document with its project in full when the caller asks for the project's fields."""
-        names = [only_fields] if isinstance(only_fields, str) else only_fields or []
-        project = self.state.projects.get(str(document.get("project")))
-        if project is None or not any(name.startswith("project.") for name in names):
-            return document
-        return {**document, "project": project}
+    def _task_by_id(self, body: Json) -> Json:
+        task = self.state.tasks.get(body["task"])
+        if task is None:
+            raise ApiError(400, 101, "Invalid task id", ids=f"({body['task']})")
+        return {"task": query.project_fields(task, None)}
 
     def _edit_hyper_params(self, body: Json) -> Json:
         task = self.state.task(body["task"])
@@ -422,24 +448,28 @@ class Api:
         return {"deleted": 1}
 
     def _edit_runtime(self, body: Json) -> Json:
-        task = self.state.task(body.get("task"))
-        self.state.require_unfinished(task, bool(body.get("force")))
-        runtime = body.get("runtime")
-        if not isinstance(runtime, dict):
-            raise validation_error("error for field 'runtime'. field is required!")
-        task["runtime"].update({escape_key(key): value for key, value in runtime.items()})
+        if body.get("task") is None:
+            raise validation_error("error for field 'task'. field is required!")
+        task = self.state.task(body["task"])
+        self.state.require_unfinished(task)
+        added, removed = body.get("add_or_update") or {}, body.get("remove") or []
+        if not added and not removed:
+            return {"updated": 0}
+        task["runtime"].update({escape_key(key): value for key, value in added.items()})
+        for key in removed:
+            task["runtime"].pop(escape_key(key), None)
         self.state.touch(task)
         return {"updated": 1}
 
     def _completed(self, body: Json) -> Json:
         result = self.state.finish(body, "completed")
-        if body.get("publish"):
-            published = self.state.publish({"task": body["task"], "force": body.get("force")})
-            result = {**published, "published": 1}
-        return result
+        if not body.get("publish"):
+            return {**result, "published": 0}
+        published = self.state.publish({"task": body["task"], "force": body.get("force")})
+        return {**published, "published": 1}
 
     def _ping(self, body: Json) -> Json:
-        self.state.touch(self.state.task(body["task"]))
+        self.state.touch(self.state.task(body["task"]), active=True)
         return {}
 
     def _delete_models(self, body: Json) -> Json:
@@ -453,7 +483,7 @@ class Api:
 
     def _add_artifacts(self, body: Json) -> Json:
         task = self.state.task(body["task"])
-        self.state.require_unfinished(task, bool(body.get("force")))
+        self.state.require_unfinished(task)
         artifacts = task["execution"].setdefault("artifacts", [])
         for artifact in body["artifacts"]:
             artifact = {"mode": "output", **artifact}
@@ -467,7 +497,7 @@ class Api:
 
     def _delete_artifacts(self, body: Json) -> Json:
         task = self.state.task(body["task"])
-        self.state.require_unfinished(task, bool(body.get("force")))
+        self.state.require_unfinished(task)
         gone = {(key["key"], key.get("mode", "output")) for key in body["artifacts"]}
         artifacts = task["execution"].get("artifacts") or []
         task["execution"]["artifacts"] = [
@@ -492,11 +522,6 @@ class Api:
         return {"updated": 1}
 
     # -- models --------------------------------------------------------------------------------
-
-    def _models(self, body: Json) -> Json:
-        only = body.get("only_fields")
-        models = [self._joined(model, only) for model in query.get_all(self.state.models.values(), body)]
-        return {"models": [query.project_fields(model, only) for model in models]}
 
     def _set_ready(self, body: Json) -> Json:
         model = self.state.model(body["model"])
@@ -537,9 +562,9 @@ class Api:
             if wrong:
                 raise ApiError(400, 18, "Batch request validation error", index=number, error=wrong)
         if fewer:
-            lines.pop()
+            refused = lines.pop()
             if not lines:
-                raise ApiError(400, 131, "Events not added", **{"Invalid task id": 1})
+                raise ApiError(400, 131, "Events not added", **{f"Invalid task id {refused.get('task')}": 1})
         result = self._checked(lines)
         if fewer:
             result["errors"] += 1
@@ -550,7 +575,7 @@ class Api:
         try:
             return self.state.events.add(lines, self._worker)
         except (TypeError, ValueError) as error:
-            raise data_error(str(error)) from error
+            raise server_error(str(error)) from error
 
     def _add_event(self, body: Json) -> Json:
         return self._checked([body])

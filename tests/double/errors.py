@@ -8,7 +8,7 @@ from typing import Any
 class ApiError(Exception):
     """A refusal that the server puts into its envelope."""
 
-    def __init__(self, code: int, subcode: int, message: str, **details: Any) -> None:
+    def __init__(self, code: int, subcode: int, message: str, /, **details: Any) -> None:
         words = ", ".join(f"{key}={value}" for key, value in details.items())
         self.code = code
         self.subcode = subcode
@@ -29,11 +29,14 @@ def invalid_task(task_id: Any) -> ApiError:
     return ApiError(400, 101, "Invalid task id", id=task_id, company=COMPANY)
 
 
+def too_short(what: str) -> ApiError:
+    """400/800: a task's or a model's name of less than three characters."""
+    return ApiError(400, 800, "Data validation error", **{what: "String value is too short"})
+
+
 def invalid_model(model_id: Any) -> ApiError:
     """400/201."""
-    return ApiError(
-        400, 201, "Invalid model id (no such public or company model)", id=model_id, company=COMPANY
-    )
+    return ApiError(400, 201, "Invalid model id", company=COMPANY, id=model_id)
 
 
 def invalid_project(project_id: Any) -> ApiError:
@@ -46,6 +49,11 @@ def wrong_status(extra: str = "", **details: Any) -> ApiError:
     return ApiError(400, 110, f"Invalid task status ({extra})" if extra else "Invalid task status", **details)
 
 
-def data_error(extra: str) -> ApiError:
+def data_error(err: str, **details: Any) -> ApiError:
     """500/100: what Elasticsearch or Mongo refuse."""
-    return ApiError(500, 100, f"General data error ({extra})")
+    return ApiError(500, 100, "General data error", err=err, **details)
+
+
+def server_error(message: str) -> ApiError:
+    """500/0: an exception nobody in the server expected, in its own words."""
+    return ApiError(500, 0, message)

@@ -6,14 +6,16 @@ import base64
 import hashlib
 import json
 import math
+import re
 import struct
 import uuid
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .errors import ApiError, data_error, invalid_task, validation_error
+from .errors import ApiError, data_error, invalid_task, server_error, validation_error
 
 if TYPE_CHECKING:
     from .state import State
@@ -52,6 +54,11 @@ def event_id(event: Json) -> str:
     return hashlib.md5("-".join(parts).encode()).hexdigest()
 
 
+def plot_urls(plot: str) -> list[str]:
+    """Return the files a plot's layout shows."""
+    return re.findall(r"['\"]source['\"]:\s?['\"]([a-z][a-z0-9+\-.]*://.*?)['\"]", plot, re.IGNORECASE)
+
+
 def _document_fault(event: Json) -> str | None:
     """Return why Elasticsearch does not index this document, or None."""
     for name in ("metric", "variant", "url", "key"):
@@ -61,12 +68,11 @@ def _document_fault(event: Json) -> str | None:
     if isinstance(timestamp, float) and not math.isfinite(timestamp):
         return "failed to parse field [timestamp]"
     if event["type"] == SCALAR and event.get("value") is not None:
-        try:
-            value = float(event["value"])
-        except (TypeError, ValueError):
-            return "failed to parse field [value] of type [float]"
-        if isinstance(event["value"], bool) or not abs(value) <= MAX_FLOAT:
-            return "failed to parse field [value] of type [float]"
+        value = event["value"]
+        if isinstance(value, float) and math.isnan(value):
+            return "Non-standard token 'NaN': enable `JsonReadFeature.ALLOW_NON_NUMERIC_NUMBERS` to allow"
+        if isinstance(value, bool) or not abs(value) <= MAX_FLOAT:
+            return "[1:1] failed to parse field [value] of type [float]"
     return None
 
 
@@ -93,9 +99,9 @@ class EventStore:
         overlong = 0
         if any(self._is_poison("batch", line) for line in lines):
             raise validation_error("Events not understood")
+        arrived = datetime.fromtimestamp(self._state.clock(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")
         for line in lines:
-            event = dict(line)
-            event.pop("model_event", None)
+            event = {**line, "model_event": False}
             if bool(event.pop("allow_locked", allow_locked)) != allow_locked:
                 raise validation_error("Inconsistent allow_locked setting in the passed events")
             fault = self._refusal(event, allow_locked)
@@ -108,17 +114,23 @@ class EventStore:
             stamped = event.get("timestamp") is None
             if stamped:
                 event["timestamp"] = int(self._state.clock() * 1000)
-            event.setdefault("worker", worker)
+            event["@timestamp"] = f"{arrived[:-3]}Z"
+            event.setdefault("worker", worker or "<unknown>")
             iteration = event.get("iter")
             if iteration is not None:
                 event["iter"] = iteration = int(iteration)
                 if not -MAX_LONG - 1 <= iteration <= MAX_LONG:
+                    errors[f"Iteration number should not exceed {MAX_LONG}"] += 1
                     overlong += 1
                     continue
             if "values" in event:
                 event["value"] = event.pop("values")
             event["metric"] = event.get("metric") or ""
             event["variant"] = event.get("variant") or ""
+            value = event.get("value")
+            if event["type"] == SCALAR and value is not None and not isinstance(value, Number):
+                # the statistics are summed up before anything is written
+                raise server_error(f"unsupported operand type(s) for +: 'int' and '{type(value).__name__}'")
             identity = uuid.uuid4().hex if event["type"] == LOG else event_id(event)
             iterations.setdefault(event["task"], 0)
             if iteration is not None and event["metric"] not in NO_ITERATION_FROM:
@@ -130,7 +142,7 @@ class EventStore:
         self._update_statistics([event for _, event, _ in actions], iterations)
         if overlong:
             # after the good ones were stored and counted
-            raise data_error(f"{overlong} document(s) failed to index.")
+            raise data_error(f"{overlong} document(s) failed to index.", extra_info=None)
         if not added:
             raise ApiError(400, 131, "Events not added", **errors)
         return {"added": added, "errors": sum(errors.values()), "errors_info": dict(errors)}
@@ -150,7 +162,7 @@ class EventStore:
         if self._is_poison("line", event):
             return "Invalid event"
         if task is None or (task["status"] in ("publishing", "published") and not allow_locked):
-            return "Invalid task id"
+            return f"Invalid task id {event['task']}"
         return None
 
     @staticmethod
@@ -159,6 +171,9 @@ class EventStore:
             return
         text = event.get("plot_str") or ""
         event["plot_len"] = len(text)
+        urls = sorted(set(plot_urls(text)))
+        if urls:
+            event["source_urls"] = urls
         event.pop("skip_validation", None)
 
     def _index(self, actions: list[tuple[str, Json, bool]]) -> int:
@@ -176,7 +191,7 @@ class EventStore:
                 added += 1
             if failed:
                 # the rest of this chunk is stored, later chunks and the statistics are not touched
-                raise data_error(f"{len(failed)} document(s) failed to index. {failed[0]}")
+                raise data_error(f"{len(failed)} document(s) failed to index.", extra_info=failed[0])
         return added
 
     def _update_statistics(self, events: list[Json], iterations: dict[str, int]) -> None:
@@ -200,7 +215,7 @@ class EventStore:
                 metrics = task["last_metrics"].setdefault(hash_name(metric), {})
                 metrics[hash_name(variant)] = self._statistics(metrics.get(hash_name(variant)), points)
             task["last_iteration"] = max(task["last_iteration"], highest)
-            self._state.touch(task)
+            self._state.touch(task, active=True)
 
     @staticmethod
     def _statistics(known: Json | None, points: list[Json]) -> Json:
@@ -355,16 +370,16 @@ class EventStore:
         }
 
     def task_log(self, body: Json) -> Json:
-        """`events.get_task_log`, newest first."""
-        events = self.of(self._task(body["task"]), LOG)
-        events.sort(key=lambda event: event["timestamp"], reverse=body.get("order") != "asc")
-        size = body.get("batch_size") or 500
-        return {
-            "events": events[:size],
-            "returned": len(events[:size]),
-            "total": len(events),
-            "scroll_id": None,
-        }
+        """`events.get_task_log`: the last before a time, newest first, or the first after one."""
+        events = sorted(self.of(self._task(body["task"]), LOG), key=lambda event: event["timestamp"])
+        earlier, size = body.get("navigate_earlier", True), body.get("batch_size") or 5000
+        total, since = len(events), body.get("from_timestamp")
+        if since is not None:
+            events = [e for e in events if (e["timestamp"] < since if earlier else e["timestamp"] > since)]
+        page = events[-size:][::-1] if earlier else events[:size]
+        if body.get("order") and (body["order"] == "asc") == earlier:
+            page.reverse()
+        return {"events": page, "returned": len(page), "total": total}
 
     def task_metrics(self, body: Json) -> Json:
         """`events.get_task_metrics`: the names of the metrics of each task."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import ApiError, validation_error
@@ -11,6 +11,7 @@ from .errors import ApiError, validation_error
 Json = dict[str, Any]
 
 PAGE_SIZE = 500
+DEEPEST_FIELD = 3  # dots in a filter of hyperparameters
 LIST_FIELDS = ("id", "user", "type", "status", "project", "parent", "task", "framework", "uri", "last_worker")
 TAG_FIELDS = ("tags", "system_tags")
 PATTERN_FIELDS = ("name", "basename", "comment", "description", "report")
@@ -49,10 +50,15 @@ OPERATORS = frozenset(
 )
 
 
+def _names(path: str) -> list[str]:
+    """Return the parts of a path of a request; a dot inside one of them is sent as %2E."""
+    return [part.replace("%2E", ".") for part in path.split(".")]
+
+
 def lookup(document: Json, path: str) -> Any:
     """Return what stands at a dotted path, or None."""
     value: Any = document
-    for part in path.split("."):
+    for part in _names(path):
         if not isinstance(value, dict) or part not in value:
             return None
         value = value[part]
@@ -168,29 +174,68 @@ def _order(documents: list[Json], order_by: Any) -> list[Json]:
     return documents
 
 
-def project_fields(document: Json, only_fields: Any) -> Json:
-    """Return the asked-for fields of a document (all when none is named); the id always comes along."""
-    names = [only_fields] if isinstance(only_fields, str) else list(only_fields or [])
+def project_fields(document: Json, only_fields: Any, *, with_id: bool = True) -> Json:
+    """Return the asked-for fields of a document, all when none is named; one that is None is not there."""
+    names = asked_fields(only_fields)
     if not names:
-        return document
-    result: Json = {"id": document["id"]}
+        return {name: value for name, value in document.items() if value is not None}
+    result: Json = {"id": document["id"]} if with_id else {}
     for name in names:
-        value = lookup(document, name)
-        if value is None:
-            continue
-        target = result
-        *parents, last = name.split(".")
-        for parent in parents:
-            inner = target.get(parent)
-            if not isinstance(inner, dict):
-                inner = target[parent] = {}
-            target = inner
-        target[last] = value
+        _copy(document, result, _names(name))
     return result
+
+
+def asked_fields(only_fields: Any) -> list[str]:
+    """Return a request's `only_fields` as the list it may be given as."""
+    return [only_fields] if isinstance(only_fields, str) else list(only_fields or [])
+
+
+def _copy(source: Json, target: Json, path: list[str]) -> None:
+    """Copy what stands at a path, and as much of the way to it as there is."""
+    name, *rest = path
+    value = source.get(name)
+    if not rest:
+        if value is not None:
+            target[name] = value
+    elif isinstance(value, dict):
+        # a copy: what was asked for beside it stays whole
+        target[name] = dict(target.get(name) or {})
+        _copy(value, target[name], rest)
+    elif isinstance(value, list):
+        items = target.setdefault(name, [{} for _ in value])
+        for item, copied in zip(value, items, strict=True):
+            _copy(item, copied, rest)
+
+
+def joined_fields(document: Json, only_fields: Any, references: Mapping[str, Mapping[str, Json]]) -> Json:
+    """Return the fields as the `_ex` calls do: what a document refers to comes as an object with an id.
+
+    ``references`` names the fields that refer to something, with the documents that they may refer to, by id.
+    """
+    names = asked_fields(only_fields)
+    expanded = dict(document)
+    for reference, known in references.items():
+        target = document.get(reference)
+        if isinstance(target, str):
+            inner = [name.partition(".")[2] for name in names if name.startswith(f"{reference}.")]
+            whole = target in known and inner
+            expanded[reference] = project_fields(known[target], inner) if whole else {"id": target}
+    if isinstance(models := document.get("models"), dict):
+        expanded["models"] = {
+            kind: [{**item, "model": {"id": item["model"]}} for item in items or []]
+            for kind, items in models.items()
+        }
+    heads = [name.partition(".")[0] for name in names]
+    wanted = [head if head in references else name for head, name in zip(heads, names, strict=True)]
+    return project_fields(expanded, wanted)
 
 
 def get_all(documents: Iterable[Json], body: Json) -> list[Json]:
     """Filter, order and cut out a page; fields are left to `project_fields`."""
+    for name in body:
+        # a dot in a parameter's name is to be sent as %2E
+        if name.startswith(("hyperparams.", "configuration.")) and name.count(".") > DEEPEST_FIELD:
+            raise validation_error("invalid task field", path=name)
     found = _order([document for document in documents if matches(document, body)], body.get("order_by"))
     page, size = body.get("page"), body.get("page_size")
     if page is not None and page < 0:

@@ -46,7 +46,7 @@ MODEL_FIELDS = (
     "metadata",
 )
 PROJECT_FIELDS = ("description", "tags", "system_tags", "default_output_destination")
-EVENT_FIELDS_LEFT_OUT = ("task", "worker")
+EVENT_FIELDS_LEFT_OUT = ("task", "worker", "@timestamp")
 SERVER_TIME = "<server time>"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import uuid
@@ -16,10 +15,11 @@ from .errors import (
     invalid_model,
     invalid_project,
     invalid_task,
+    too_short,
     validation_error,
     wrong_status,
 )
-from .events import IMAGE, PLOT, EventStore
+from .events import IMAGE, PLOT, EventStore, plot_urls
 
 Json = dict[str, Any]
 
@@ -51,13 +51,14 @@ def check_name(name: Any, what: str) -> str:
     """Return the stripped name, or refuse one that is too short."""
     stripped = str(name).strip()
     if len(stripped) < SHORTEST_NAME:
-        raise validation_error("String value is too short", **{what: name})
+        raise too_short(what)
     return stripped
 
 
 def escape_key(key: str) -> str:
     """Return a runtime key as `tasks.edit_runtime` stores it."""
-    return key.replace("%", "%25").replace("$", "%24").replace(".", "%2E")
+    key = key.replace("%", "%%").replace(".", "%2E").replace("$", "%24").replace("__", "%_%_")
+    return f"%_{key[1:]}" if key.startswith("_") else key
 
 
 class State:
@@ -80,10 +81,10 @@ class State:
             timespec="microseconds"
         )
 
-    def touch(self, task: Json) -> None:
-        """Note a sign of life."""
+    def touch(self, task: Json, *, active: bool = False) -> None:
+        """Note a sign of life; events, pings and models also show how long the task has been ``active``."""
         task["last_update"] = task["last_change"] = self.now()
-        if task["status"] == "in_progress" and task.get("started"):
+        if active and task["status"] == "in_progress" and task.get("started"):
             task["active_duration"] = int(self.clock() - seconds(task["started"]))
 
     # -- projects ------------------------------------------------------------------------------
@@ -106,7 +107,13 @@ class State:
         if len(parts) > DEEPEST_PROJECT:
             raise validation_error("Project path exceeds the maximum allowed depth", depth=DEEPEST_PROJECT)
         if self.project_named("/".join(parts)) is not None:
-            raise ApiError(400, 801, "Value combination already exists", name="/".join(parts))
+            raise ApiError(
+                400,
+                801,
+                "Project with the same name already exists",
+                name="/".join(parts),
+                company=COMPANY,
+            )
         parent: str | None = None
         for depth in range(1, len(parts) + 1):
             name = "/".join(parts[:depth])
@@ -152,16 +159,19 @@ class State:
             "last_update": now,
             "last_change": now,
             "status": "created",
-            "status_changed": now,
-            "status_message": "",
-            "status_reason": "",
-            "comment": "",
+            "comment": None,
             "parent": None,
             "project": None,
             "tags": [],
             "system_tags": [],
-            "execution": {"artifacts": []},
-            "script": {},
+            "execution": {
+                "test_split": 0,
+                "parameters": {},
+                "model_desc": {},
+                "model_labels": {},
+                "artifacts": [],
+            },
+            "script": {"binary": "python", "repository": "", "entry_point": "", "requirements": {}},
             "output": {},
             "models": {"input": [], "output": []},
             "hyperparams": {},
@@ -170,6 +180,7 @@ class State:
             "container": {},
             "last_iteration": 0,
             "last_metrics": {},
+            "last_changed_by": USER,
         }
         self._set_task_fields(task, body)
         if not task["name"]:
@@ -221,9 +232,12 @@ class State:
             raise wrong_status(expected="created", status=task["status"])
         fields = self._set_task_fields(task, body)
         if fields:
+            told = ["last_change", "last_changed_by"]
             task["last_change"] = self.now()
             if not set(fields) <= USER_FIELDS:
                 self.touch(task)
+                told.append("last_update")
+            fields |= {name: task[name] for name in told}
         return {"updated": int(bool(fields)), "fields": fields}
 
     def update_task(self, body: Json) -> Json:
@@ -232,12 +246,14 @@ class State:
         fields = self._set_task_fields(task, {name: body.get(name) for name in USER_FIELDS})
         if fields:
             task["last_change"] = self.now()
+            fields |= {"last_change": task["last_change"], "last_changed_by": USER}
         return {"updated": int(bool(fields)), "fields": fields}
 
-    def require_unfinished(self, task: Json, force: bool = False) -> None:
-        """Refuse unless the task is created, queued or in progress (or it is forced)."""
-        if task["status"] not in UNFINISHED and not force:
-            raise wrong_status(expected=",".join(UNFINISHED), status=task["status"])
+    def require_unfinished(self, task: Json) -> None:
+        """Refuse unless the task is created, queued or in progress; no force helps."""
+        if task["status"] not in UNFINISHED:
+            # the server names only one of the three
+            raise wrong_status(expected="created", status=task["status"])
 
     def require_editable_parameters(self, task: Json, sections: Iterable[str], force: bool) -> None:
         """Refuse unless the task's parameters may be edited; user properties always may."""
@@ -248,7 +264,7 @@ class State:
             raise wrong_status(expected="created", status=task["status"])
 
     def change_status(self, body: Json, new: str, *, same_is_fine: bool = True, **extra: Any) -> Json:
-        """Move a task to another status, or refuse."""
+        """Move a task to another status, or refuse; an ``extra`` field of None is cleared, and not told."""
         task = self.task(body["task"])
         current = task["status"]
         if not body.get("force"):
@@ -264,24 +280,24 @@ class State:
             "status_changed": now,
             "last_update": now,
             "last_change": now,
+            "last_changed_by": USER,
             **extra,
         }
         task.update(fields)
-        return {"updated": 1, "fields": fields}
+        told = {name: value for name, value in fields.items() if value is not None}
+        return {"updated": 1, "fields": told}
 
     def start(self, body: Json) -> Json:
-        """`tasks.started`: an earlier start is kept."""
+        """`tasks.started`: a task in progress goes on; with any other the time begins anew."""
         task = self.task(body["task"])
-        result = self.change_status(body, "in_progress", started=task.get("started") or self.now())
-        return {**result, "started": 1}
+        afresh: Json = {}
+        if task["status"] != "in_progress" or not task.get("started"):
+            afresh = {"started": self.now(), "completed": None, "active_duration": None}
+        return {**self.change_status(body, "in_progress", **afresh), "started": 1}
 
     def finish(self, body: Json, new: str) -> Json:
         """`tasks.stopped`, `tasks.completed` and `tasks.failed`."""
-        task = self.task(body["task"])
-        now = self.now()
-        started = task.get("started")
-        duration = int(self.clock() - seconds(started)) if started else 0
-        return self.change_status(body, new, completed=now, active_duration=duration)
+        return self.change_status(body, new, completed=self.now())
 
     def stop(self, body: Json) -> Json:
         """`tasks.stop`: the abort of the user interface."""
@@ -294,6 +310,7 @@ class State:
         """`tasks.publish`, with the task's last output model."""
         task = self.task(body["task"])
         result = self.change_status(body, "published", same_is_fine=False, published=self.now())
+        result["fields"]["output"] = task["output"]
         outputs = task["models"].get("output") or []
         if body.get("publish_model", True) and outputs and outputs[-1]["model"] in self.models:
             self.models[outputs[-1]["model"]]["ready"] = True
@@ -366,7 +383,7 @@ class State:
             "updated_children": 0,
             "updated_models": 0,
             "deleted_models": deleted,
-            "events": {},
+            "urls": None,
         }
 
     def _clean_up(self, task: Json, body: Json) -> int:
@@ -453,7 +470,8 @@ class State:
             fields["metadata"] = metadata(body["metadata"])
         model.update(fields)
         if fields:
-            model["last_update"] = self.now()
+            model["last_update"] = model["last_change"] = now = self.now()
+            fields |= {"last_update": now, "last_change": now, "last_changed_by": USER}
         task_id = model.get("task")
         if body.get("iteration") is not None and task_id in self.tasks:
             self._raise_iteration(self.tasks[task_id], body["iteration"])
@@ -461,7 +479,7 @@ class State:
 
     def _raise_iteration(self, task: Json, iteration: int) -> None:
         task["last_iteration"] = max(task["last_iteration"], iteration)
-        self.touch(task)
+        self.touch(task, active=True)
 
     def link_model(self, body: Json) -> Json:
         """`tasks.add_or_update_model`: one model per name and direction."""
@@ -478,7 +496,7 @@ class State:
             items.append(item)
         if body.get("iteration") is not None:
             self._raise_iteration(task, body["iteration"])
-        self.touch(task)
+        self.touch(task, active=True)
         return {"updated": 1}
 
     def delete_model(self, body: Json) -> Json:
@@ -486,7 +504,12 @@ class State:
         model = self.model(body["model"])
         creator = self.tasks.get(str(model.get("task")))
         if creator and creator["status"] == "published" and not body.get("force"):
-            raise ApiError(400, 206, "Task that created this model exists", task=creator["id"])
+            raise ApiError(
+                400,
+                206,
+                "Task that created this model exists (and published, use force=True to delete)",
+                task=creator["id"],
+            )
         for task in self.tasks.values():
             outputs = task["models"].get("output") or []
             task["models"]["output"] = [item for item in outputs if item["model"] != model["id"]]
@@ -520,8 +543,3 @@ def metadata(items: Any) -> Json:
     if isinstance(items, dict):
         return items
     return {item["key"]: dict(item) for item in items or []}
-
-
-def plot_urls(plot: str) -> list[str]:
-    """Return the files a plot's layout shows."""
-    return re.findall(r"['\"]source['\"]:\s?['\"]([a-z][a-z0-9+\-.]*://.*?)['\"]", plot, re.IGNORECASE)
