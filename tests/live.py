@@ -111,14 +111,17 @@ task.mark_started(force=True)
 task.add_tags(told["tags"])
 task.output_uri = True
 kinds = {"int": int, "float": float, "bool": lambda text: text == "True", "str": str}
-sections = told.get("hyperparams") or {"General": told["hyperparams_General"]}
-for section, items in sections.items():
+if "hyperparams" in told:  # as of an argument parser, which states the types: any text may be an int
+    items = {f"{section}/{name}": i for section, v in told["hyperparams"].items() for name, i in v.items()}
+    values = {name: item["value"] for name, item in items.items()}
+    task._set_parameters(values, __parameters_types={name: item["type"] for name, item in items.items()})
+else:
     values = {
-        name: None if item["type"] is None else kinds[item["type"]](item["value"])
-        for name, item in items.items()
+        name: None if item["value"] == "" else kinds[item["type"]](item["value"])
+        for name, item in told["hyperparams_General"].items()
         if not name.startswith("_")
     }
-    task.connect(values, name=section)
+    task.connect(values, name="General")
 logger = task.get_logger()
 for title, series, iteration, value, _ in told["scalars"]:
     logger.report_scalar(title, series, value, iteration)

@@ -334,6 +334,6 @@ def test_a_server_that_is_down_is_waited_for_once(
     server.stop_files()
     with pytest.raises(FileServerUnreachable):
         api.fetch(f"{server.files_url}/x", 1)
-    monkeypatch.setattr(api, "_patiently", None)
+    monkeypatch.setattr(api._files, "_patiently", None)
     with pytest.raises(FileServerUnreachable):
         api.fetch(f"{server.files_url}/y", 1)

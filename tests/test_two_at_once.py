@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Doubles, long_after
@@ -18,13 +19,25 @@ from live import expected, tell
 from test_kill import Case, nothing, redraw, told, told_and_changed, told_and_lost
 from test_watch import comparable
 from timelines import Clock, Watch, looks, put
-from uploading import end_state, fails, upload
+from uploading import end_state as whole_state
+from uploading import fails, upload
 
 from yolo_clearml.engine import Aim, Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.errors import OurFault, RunBusy
 from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
 
 _LONG = 60  # seconds; no test waits so long, but for one that fails
+
+
+def end_state(server: ClearMLDouble) -> dict[str, Any]:
+    """Everything on the server; of the console what it says, without how often and of how much.
+
+    Both may look for a line at the same moment, and then both say it: ClearML has no means against that.
+    """
+    state = whole_state(server)
+    for task in state["tasks"].values():
+        task["log"] = {event["msg"].split(": ")[0] for event in task["log"]}
+    return state
 
 
 def beside(

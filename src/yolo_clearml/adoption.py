@@ -164,7 +164,7 @@ class _Candidate:
     iterations: frozenset[int] = frozenset()  # that it holds points of the plan at
 
 
-def search(api: Api, plan: Plan) -> Found:
+def search(api: Api, plan: Plan, key: str) -> Found:
     """Look for the one task that is certainly this run, told by the live callback; raises as `Api.call` does.
 
     It is looked for under the project and name that the run itself asks for, and under those wished for.
@@ -176,7 +176,7 @@ def search(api: Api, plan: Plan) -> Found:
         there = projects[project]
         if there is not None:
             rows |= {row["id"]: row for row in _named_so(api, there["id"], name, plan)}
-    return replace(_chosen(api, plan, rows), projects=projects)
+    return replace(_chosen(api, plan, key, rows), projects=projects)
 
 
 def holds_it(plan: Plan, row: Json) -> bool:
@@ -188,8 +188,12 @@ def holds_it(plan: Plan, row: Json) -> bool:
     return row.get("status") != "created" or _first_fit(plan, row) is _Fit.WHOLLY
 
 
-def _chosen(api: Api, plan: Plan, rows: Mapping[str, Json]) -> Found:
+def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
     """Choose among all tasks of the project and name."""
+    # by another upload, since it was looked for by its mark
+    marked = [task_id for task_id, row in rows.items() if mark_of(row) == key and holds_it(plan, row)]
+    if marked:
+        return Found(marked[0], (_taken(marked[0]),))
     alike = {
         task_id: fit
         for task_id, row in rows.items()

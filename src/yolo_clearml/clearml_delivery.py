@@ -198,7 +198,8 @@ class TaskDelivery:
             if any(report.events != (Status(RunState.LIVE),) for report in reports if report.key == STATUS):
                 yield Noted(f"The task {self.task_id} stays in progress: the training that tells it ends it.")
         opens = any(not isinstance(report.events[0], Properties) for report in lacking)
-        added = task_log.completion(self._plan, [event for report in lacking for event in report.events])
+        lacked = (event for each in found if each.report.key not in over for event in each.lacking)
+        added = task_log.completion(self._plan, lacked)
         if status in PUBLISHED and not opens:
             lacking = []
         elif status in CLOSED and all(_takes_closed(report) for report in lacking):
@@ -479,8 +480,8 @@ class TaskDelivery:
     def _end(self, state: RunState) -> None:
         if state is not RunState.LIVE and self._was_closed():
             self._start()  # by another uploader; what a person closed has raised TaskOffLimits
-        if not self.others and (self.fresh or state is not RunState.LIVE):
-            self._say(task_log.upload(self._plan))
+        if not self.others and (text := task_log.upload(self._plan)) is not None:
+            self._say(text)
         for error in self._refused:
             self._say(task_log.refusal(error.places, error.count))
         ends = {

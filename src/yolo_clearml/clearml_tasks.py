@@ -35,7 +35,7 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
     task = _known(api, task_id, plan.key) or _by_key(api, key) or _marked(api, plan, key)
     if task is not None or copy:  # a copy was asked for with --new, whatever there is
         return task, adoption.Found()
-    found = adoption.search(api, plan)
+    found = adoption.search(api, plan, key)
     return by_id(api, found.task_id) if found.task_id is not None else None, found
 
 

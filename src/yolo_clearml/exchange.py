@@ -38,7 +38,6 @@ _NO_ADDRESS = (
     requests.exceptions.InvalidSchema,  # ftp://host, or host:port
     requests.exceptions.MissingSchema,  # host
 )
-_NO_PROXY = (requests.exceptions.InvalidProxyURL, urllib3.exceptions.ProxySchemeUnknown)
 _PROXY_HINT = (
     "Correct http_proxy and https_proxy in the environment, or name the server in no_proxy; then run again."
 )
@@ -146,8 +145,6 @@ def exchange(
             raise _locked(who, where, kind) from cause
         text = f"{_proxy(where)} does not lead to {who} at {where}."
         raise PassingError(kind(text, _PROXY_HINT)) from cause
-    except _NO_PROXY as cause:
-        raise NotConfigured(f"{_proxy(where)} cannot be used: {cause}.", _PROXY_HINT) from cause
     except requests.exceptions.SSLError as cause:
         if "WRONG_VERSION_NUMBER" in str(cause) or "record layer" in str(cause):
             text, hint = f"{who} at {where} does not speak TLS.", "Write http:// instead of https://."
@@ -167,6 +164,9 @@ def exchange(
             )
         ) from cause
     except _NO_ADDRESS as cause:
+        if "proxy url" in str(cause).lower():
+            reason = str(cause).rstrip(".")
+            raise NotConfigured(f"{_proxy(where)} cannot be used: {reason}.", _PROXY_HINT) from cause
         if "SOCKS" in str(cause):
             raise NotConfigured(
                 f"{_proxy(where)} cannot be used: Python lacks what speaks SOCKS.",

@@ -221,7 +221,8 @@ class FileServers:
             self._session.refresh_token()  # it may have expired since the last call of the API
             raise PassingError(FileNotTaken(*said))
         if reply.status_code in PASSING:
-            raise PassingError(FileServerUnreachable(*said), retry_after(reply))
+            hint = "Look into its log; then run the same command again."
+            raise PassingError(FileServerUnreachable(said[0], hint), retry_after(reply))
         raise FileNotTaken(*said)
 
     def _moved(self, url: str, reply: requests.Response) -> str | None:

@@ -170,10 +170,12 @@ class _Session:
         with _entry(archive, "metrics.jsonl", ZIP_DEFLATED) as target:
             for line in _lines(self._told(events)):
                 target.write(line)
-        with _entry(archive, "log.jsonl", ZIP_DEFLATED) as target:
-            console = task_log.event(self.task_id, task_log.upload(self._plan))
-            for line in _lines([{name: value for name, value in console.items() if name != "type"}]):
-                target.write(line)
+        said = task_log.upload(self._plan)
+        if said is not None:
+            console = task_log.event(self.task_id, said)
+            with _entry(archive, "log.jsonl", ZIP_DEFLATED) as target:
+                for line in _lines([{name: value for name, value in console.items() if name != "type"}]):
+                    target.write(line)
         with _entry(archive, "task.json", ZIP_DEFLATED) as target:
             target.write(json.dumps(self._task(events, weights), indent=1).encode())
 

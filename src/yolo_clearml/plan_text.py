@@ -42,19 +42,13 @@ def plan_lines(outcome: Delivered, plan: Plan, pending: Sequence[Report]) -> Ite
         for event in report.events:
             for line in _event_lines(event):
                 yield f"  {printable(line)}"
-    for line in _console(outcome.task_id, plan, pending):
-        yield f"  console  {printable(line)}"
+    if any(report.key == STATUS for report in pending):
+        for line in (task_log.upload(plan) or "").splitlines():
+            yield f"  console  {printable(line)}"
     for fact in plan.missing:
         yield f"  missing  {printable(fact)}"
     for note in plan.notes:
         yield f"  note     {printable(note)}"
-
-
-def _console(task_id: str | None, plan: Plan, pending: Sequence[Report]) -> list[str]:
-    """Give what a task's console would say; of one that holds the run already, ClearML may lack less."""
-    statuses = [event for r in pending if r.key == STATUS for event in r.events]
-    known = bool(task_id) and statuses == [Status(RunState.LIVE)]
-    return task_log.upload(plan).splitlines() if statuses and not known else []
 
 
 def _event_lines(event: Event) -> Iterator[str]:

@@ -39,12 +39,15 @@ def event(task_id: str, text: str) -> Json:
     return {"type": "log", "task": task_id, "level": "info", "worker": WORKER, "msg": text}
 
 
-def upload(plan: Plan) -> str:
-    """Say what the whole of a plan brings, once its training has ended; that it goes on, before."""
+def upload(plan: Plan) -> str | None:
+    """Say what the whole of a plan brings; None before its training has ended.
+
+    So a task that was followed ends as one that was uploaded at once.
+    """
     facts, state = _facts(plan), _state(plan)
-    where = f"the run directory {facts.get('run_directory')}, trained with release {facts.get('release')}"
     if state is RunState.LIVE:
-        return f"yolo-clearml {__version__} replays {where}; the training goes on."
+        return None
+    where = f"the run directory {facts.get('run_directory')}, trained with release {facts.get('release')}"
     counts = counted(event for report in plan.reports for event in report.events)
     lines = [
         f"yolo-clearml {__version__} replayed {where}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 import time
@@ -153,10 +154,12 @@ class Endpoint:
         """Where clients find it, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen; nothing happens if it listens already."""
         if self._server is None:
             self._server = _Server(self.port, self._respond)
+            if tls is not None:
+                self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
             self.port = self._server.server_address[1]
             threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
