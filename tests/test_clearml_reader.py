@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR, SINGLE_VALUE_ITERATION
 from test_faults import odd_server
 
-from yolo_clearml import clearml_reader, storage
+from yolo_clearml import clearml_reader
 from yolo_clearml.clearml_api import Api
 from yolo_clearml.clearml_reader import read
 from yolo_clearml.compare import Content, HeldModel, Holds
@@ -339,49 +337,3 @@ def test_a_server_that_is_down_is_waited_for_once(
     monkeypatch.setattr(api._files, "_patiently", None)
     with pytest.raises(FileServerUnreachable):
         api.fetch(f"{server.files_url}/y", 1)
-
-
-class Bucket:
-    """A storage driver of the SDK's, as far as it is asked."""
-
-    def __init__(self, download: Callable[[str, str], str | None]) -> None:
-        self.download = download
-
-    def get(self, url: str) -> Bucket:
-        return self
-
-    def download_to_file(self, url: str, target: str, **options: Any) -> str | None:
-        return self.download(url, target)
-
-
-def test_a_file_in_a_bucket_is_read_through_the_sdk(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its bytes count; nothing stays behind."""
-    seen: list[Path] = []
-
-    def download(url: str, target: str) -> str:
-        seen.append(Path(target))
-        Path(target).write_bytes(url.encode())
-        return target
-
-    monkeypatch.setattr(storage, "StorageHelper", Bucket(download))
-    fetched = api.fetch("s3://bucket/a b.pt", 100)
-    assert fetched is not None
-    assert (len("s3://bucket/a b.pt"), b"s3://buc") == (fetched.size, fetched.head)
-    assert not seen[0].parent.exists()
-
-
-def fails(url: str, target: str) -> None:
-    raise RuntimeError("no route")
-
-
-@pytest.mark.parametrize("download", [lambda url, target: None, fails])
-def test_a_bucket_that_gives_nothing_is_an_error(
-    api: Api, monkeypatch: pytest.MonkeyPatch, download: Callable[[str, str], None]
-) -> None:
-    """The SDK does not tell whether a file is gone or out of reach, so it is not called gone."""
-    monkeypatch.setattr(storage, "StorageHelper", Bucket(download))
-    with pytest.raises(
-        FileServerUnreachable, match=r"s3://bucket/x\.pt cannot be read(: no route)?\.$"
-    ) as error:
-        api.fetch("s3://bucket/x.pt", 100)
-    assert error.value.hint

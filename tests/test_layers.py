@@ -21,11 +21,11 @@ ORDER = (
     *("errors", "choice", "events", "results_csv", "files", "places"),
     *("arguments", "checkpoint", "release", "times", "relatives"),
     *("fitness", "dating", "ending", "mixed", "scan", "finding", "identity", "eras", "rules", "ledger"),
-    *("payloads", "task_log", "compare", "sinks", "figures", "exchange", "storage", "file_server"),
-    *("clearml_api", "clearml_reader", "adoption", "siblings", "clearml_tasks", "clearml_delivery"),
-    *("clearml_sink", "offline_sink", "engine", "silence", "agenda", "triggers", "library", "metrics"),
-    *("wording", "plan_text", "terminal", "console", "standings", "live_table", "news", "interruption"),
-    *("options", "cli", "__main__"),
+    *("payloads", "task_log", "compare", "sinks", "figures", "exchange", "storage_failures", "storage"),
+    *("file_server", "clearml_api", "clearml_reader", "adoption", "siblings", "clearml_destination"),
+    *("clearml_tasks", "clearml_delivery", "clearml_sink", "offline_sink", "engine", "silence", "agenda"),
+    *("triggers", "library", "metrics", "wording", "plan_text", "terminal", "console", "standings"),
+    *("live_table", "news", "interruption", "options", "cli", "__main__"),
 )
 # the one place of what is slow, large or has a say in how the code around it looks
 ONLY_IN = {

@@ -36,7 +36,6 @@ from clearml.config import config_obj
 from clearml.config.defs import DEV_DEFAULT_OUTPUT_URI
 from clearml.debugging.log import LoggerRoot
 
-from . import storage
 from .compare import Content
 from .errors import (
     CredentialsRefused,
@@ -64,6 +63,7 @@ from .exchange import (
 )
 from .file_server import FileServers
 from .payloads import Json, with_ids
+from .storage import Storages
 
 _CONNECT = 10.0  # seconds for a connection to be accepted
 _METHODS = ("POST", "GET", "PUT")
@@ -221,8 +221,15 @@ class Api:
         legacy = config_obj.get("sdk.storage.http.legacy_fileservers", None) or []
         own = [self.files_host, self.plots_host, *(str(host).rstrip("/") for host in legacy)]
         self._files = FileServers(own, self._session, self._patiently)
+        self._storages = Storages(own, self._patiently)
+        by_variable = DEV_DEFAULT_OUTPUT_URI.get()
         self.output_uri: str | None = (
-            DEV_DEFAULT_OUTPUT_URI.get() or config_obj.get("sdk.development.default_output_uri", None) or None
+            by_variable or config_obj.get("sdk.development.default_output_uri", None) or None
+        )
+        self.output_uri_said_by = (
+            DEV_DEFAULT_OUTPUT_URI.key
+            if by_variable
+            else "sdk.development.default_output_uri in clearml.conf"
         )
 
     def _log_in(self) -> _BoundedSession:
@@ -385,8 +392,8 @@ class Api:
             self._files.upload(base, files, advance)
             return
         for key, file in files.items():
-            storage.store(base, f"{base.rstrip('/')}/{key}", file)
-            advance(file.tell())
+            self._storages.store(base, f"{base.rstrip('/')}/{key}", file)
+            advance(file.seek(0, 2))
 
     def fetch(self, url: str, most: int) -> Content | None:
         """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
@@ -395,7 +402,7 @@ class Api:
         """
         if urlsplit(url).scheme in ("http", "https"):
             return self._files.fetch(url, most)
-        return storage.fetch(url, most)
+        return self._storages.fetch(url, most)
 
     def _post(self, endpoint: str, **body: Any) -> Json:
         service, action = endpoint.split(".")

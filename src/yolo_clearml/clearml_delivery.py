@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeAlias
 from . import adoption, clearml_reader, payloads, task_log
 from .adoption import REASON, mark_of, stopped_by_hand, told_now
 from .clearml_api import Api, RefusedRequest
+from .clearml_destination import FILES_SERVER, PLOTS_SERVER, Decide, Destination, naming
 from .clearml_tasks import CLOSED, PUBLISHED, by_id, delete, given_up, mark, require_writable
 from .errors import FileServerUnreachable, ServerFailing, ServerRefused, TaskOffLimits, YoloClearmlError
 from .events import (
@@ -95,7 +96,7 @@ class TaskDelivery:
     _root: Path
     _task: Json
     fresh: bool
-    _destination: str
+    _decide: Decide  # where the model goes; may cost a request
     _key: str  # that the task is marked with
     _notes: Sequence[str]
     _made: bool  # a moment ago, so that it holds nothing
@@ -104,6 +105,7 @@ class TaskDelivery:
     _unread: FileServerUnreachable | None = None  # why not all that the task holds could be compared
     _refused: list[EventsRefused] = field(default_factory=list)  # what the task lacks although it ends
     _models_made: set[str] = field(default_factory=set)  # ids
+    _decided: Destination | None = None
 
     @property
     def task_id(self) -> str:
@@ -378,14 +380,16 @@ class TaskDelivery:
             case OutputModel():
                 return payloads.model_key(self._folder, event.file.name)
 
-    def _base(self, event: _File) -> str:
+    def _base(self, event: _File) -> Destination:
         match event:
             case OutputModel():
-                return self._destination
-            case Plot() | DrawnPlot():
-                return self._api.plots_host
+                if self._decided is None:
+                    self._decided = self._decide()
+                return self._decided
+            case Plot() | DrawnPlot() if self._api.plots_host != self._api.files_host:
+                return Destination(self._api.plots_host, PLOTS_SERVER)
             case _:
-                return self._api.files_host
+                return Destination(self._api.files_host, FILES_SERVER)
 
     def _upload(self, files: Sequence[_File]) -> Generator[Step, None, dict[str, tuple[int, int]]]:
         """Upload files, several at a time; gives the width and height of plots by storage key."""
@@ -401,7 +405,10 @@ class TaskDelivery:
                     opened[key] = file = stack.enter_context(self._content(event))
                     if isinstance(event, (Plot, DrawnPlot)):
                         sizes[key] = picture_size(file)
-                self._api.upload(base, opened, moved.put)
+                try:
+                    self._api.upload(base.address, opened, moved.put)
+                except FileServerUnreachable as error:
+                    raise naming(error, base.said_by) from error
 
         def done(_: Future[None]) -> None:
             moved.put(None)
@@ -437,7 +444,11 @@ class TaskDelivery:
     def _send_model(self, event: OutputModel) -> Iterator[Step]:
         """Upload the weights, then register them; a model of the same address is the same model."""
         yield from self._upload([event])
-        uri = payloads.url_of(self._destination, self._file_key(event))
+        destination = self._base(event).address
+        stated = (self._task.get("output") or {}).get("destination")
+        if not self.others and destination != stated:  # nothing of it is there, or it is a person's wish
+            self._change("tasks.edit", {"task": self.task_id, "output_dest": destination, "force": True})
+        uri = payloads.url_of(destination, self._file_key(event))
         entry = payloads.model(event.labels, event.name, uri, self.task_id, self._project)
         there = [] if self._made else self._models_at(uri)
         if not there:
@@ -526,7 +537,7 @@ def _batches(reports: Sequence[Report]) -> Iterator[list[Report]]:
         yield batch
 
 
-def _groups(files: Sequence[_File], base: Callable[[_File], str]) -> Iterator[list[_File]]:
+def _groups(files: Sequence[_File], base: Callable[[_File], Destination]) -> Iterator[list[_File]]:
     """Group small files, in order, so that each group is one request to one base."""
     group: list[_File] = []
     total = 0

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from . import adoption, clearml_reader, siblings
 from .adoption import key_of, mark_of
 from .clearml_api import Api
 from .clearml_delivery import TaskDelivery
+from .clearml_destination import RUNTIME_DESTINATION, Decide, Destination, of_task
 from .clearml_tasks import (
     alike,
     by_id,
@@ -28,7 +30,7 @@ from .clearml_tasks import (
 from .compare import Verdict, no_task
 from .errors import ServerFailing, ServerUnreachable, YoloClearmlError
 from .events import Plan
-from .payloads import RUNTIME_KEY, Json
+from .payloads import RUNTIME_KEY
 from .sinks import Delivery
 
 
@@ -75,8 +77,10 @@ class ClearmlSink:
                 task = given_task(api, given, plan.key)
             fresh = task is None or task["id"] != task_id or task["status"] == "created"
             made = task is None
+            decide: Decide | None = None
             if task is None:
-                task = make(api, plan, key, found, self._output_uri)
+                task, destination = make(api, plan, key, found, self._output_uri)
+                decide = partial(Destination, destination.address, destination.said_by)
             elif given is None and task["id"] != task_id:
                 drop_twins(api, key, alike(api, plan, key, found.others))
             require_no_less(plan, task)
@@ -86,11 +90,12 @@ class ClearmlSink:
                 require_writable(task, stopped=given is not None)
                 if key_of(task) is None:
                     # a person reset the task: that wipes the key it is found by
-                    runtime = {RUNTIME_KEY: key, **siblings.told_rows(plan)}
+                    # and lets them edit its destination
+                    runtime = {RUNTIME_KEY: key, RUNTIME_DESTINATION: "", **siblings.told_rows(plan)}
                     api.call("tasks.edit", {"task": task["id"], "runtime": runtime})
                 else:
                     siblings.tell_rows(api, plan, task)
-            where = self._destination(api, task)
+            where = decide or partial(of_task, api, task, self._output_uri)
             told = (made, others, given is not None)
             yield TaskDelivery(api, plan, root, task, fresh, where, key, found.notes, *told)
 
@@ -138,7 +143,3 @@ class ClearmlSink:
             if failure.fatal:
                 self._failure = failure
             raise
-
-    def _destination(self, api: Api, task: Json) -> str:
-        stated = (task.get("output") or {}).get("destination")
-        return str(self._output_uri or stated or api.output_uri or api.files_host)

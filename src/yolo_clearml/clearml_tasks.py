@@ -16,6 +16,7 @@ from functools import partial
 from . import adoption, payloads, siblings
 from .adoption import REASON, WATCHDOG, is_archived, key_of, mark_of
 from .clearml_api import Api, RefusedRequest
+from .clearml_destination import RUNTIME_DESTINATION, Destination, by_default
 from .clearml_reader import project_named
 from .errors import HoldsLess, ServerRefused, TaskOffLimits
 from .events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
@@ -25,7 +26,7 @@ CLOSED = ("failed", "closed")  # takes events, but is not started again
 PUBLISHED = ("publishing", "published")
 _FIELDS = ["id", "name", "status", "status_reason", "project", "created", "runtime", "output.destination"]
 _PROPERTIES = "hyperparams.properties"  # the database refuses to be asked for this and for all of them
-_FIELDS += ["system_tags", _PROPERTIES]
+_FIELDS += ["system_tags", "models.output", _PROPERTIES]
 _DELETION = {"force": True, "delete_external_artifacts": False}
 
 
@@ -49,19 +50,22 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
     )
 
 
-def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None) -> Json:
+def make(
+    api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None
+) -> tuple[Json, Destination]:
     """Make the task; if another uploader made one meanwhile, both keep the older."""
     with api.alone(plan.project) as again:  # then what was not there a moment ago may be
         seen = {name: there for name, there in found.projects.items() if there or not again}
-        project_id, destination = _project(api, plan.project, seen)
+        project_id, of_project = _project(api, plan.project, seen)
+    destination = by_default(api, output_uri, of_project)
     entry = {
         "name": plan.name,
         "project": project_id,
         "type": "training",
         "tags": list(plan.tags),
         "comment": plan.comment,
-        "runtime": {RUNTIME_KEY: key, **siblings.told_rows(plan)},
-        "output_dest": output_uri or destination or api.output_uri or api.files_host,
+        "runtime": {RUNTIME_KEY: key, RUNTIME_DESTINATION: destination.address, **siblings.told_rows(plan)},
+        "output_dest": destination.address,
     }
     made = api.create(
         "tasks.create",
@@ -76,7 +80,7 @@ def make(api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str 
             "Check that the server is ClearML 1.15 or newer.",
         )
     drop_twins(api, key, ours)
-    return ours[0]
+    return ours[0], destination
 
 
 def alike(api: Api, plan: Plan, key: str, others: Collection[str]) -> list[Json]:
