@@ -357,7 +357,7 @@ def rss_of(pid: int) -> float:
 
 def growing() -> None:
     """One more row of a long run and of a short one, as watch sees it, beside reading the file."""
-    from yolo_clearml.results_csv import parse
+    from yolo_clearml.rundir.results_csv import parse
 
     taken: dict[int, float] = {}
     for epochs in (50, 5000):

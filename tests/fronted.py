@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pytest
 import trustme
 
-from yolo_clearml.engine import Delivered, Failed, Outcome
+from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome
 
 API, FILES = "CLEARML_API_HOST", "CLEARML_FILES_HOST"
 Configure: TypeAlias = Callable[[str, object], None]

@@ -36,7 +36,7 @@ from clearml.config import config_obj
 from double.wire import Endpoint, Incoming, Reply
 from server_matrix import console, deletions, matrix
 
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.sync.ledger import LEDGER_NAME
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ installed, imported or executed. Between two releases that agree nothing is look
 range is halved until the first release with the change is found. What is known is in two files:
 
     tests/golden/releases.json        every fact, with the first release that has it, for the tests
-    src/yolo_clearml/releases.json    published releases, and those of each name in default.yaml: for guesses
+    src/yolo_clearml/rundir/releases.json  published releases, and those of each name in default.yaml
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 
 OLDEST = "8.0.100"  # the first release that is promised
 FOUND = Path(__file__).parent / "golden" / "releases.json"
-PACKAGED = Path(__file__).parents[1] / "src" / "yolo_clearml" / "releases.json"
+PACKAGED = Path(__file__).parents[1] / "src" / "yolo_clearml" / "rundir" / "releases.json"
 STRIDE = 12  # releases; a change that was taken back within fewer may be overlooked
 _LARGEST = 2**22  # bytes of one source file
 _LONGEST = 200  # characters of a fact that is kept as text; of a longer one its fingerprint is kept

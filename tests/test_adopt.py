@@ -18,10 +18,10 @@ from live import RENDERED, expected, tell, tell_by_sdk
 from test_verify import planned
 from uploading import end_state, fails, upload
 
-from yolo_clearml import adoption
-from yolo_clearml.clearml_sink import ClearmlSink
-from yolo_clearml.engine import Delivered, Failed, UpToDate
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.server import adoption
+from yolo_clearml.server.sink import ClearmlSink
+from yolo_clearml.sync.ledger import LEDGER_NAME
+from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
 
 DETECT = "v8.4.190-detect"
 LIVE = f"{DETECT}.expected"

@@ -16,21 +16,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from yolo_clearml.agenda import Agenda, follow
-from yolo_clearml.engine import (
-    Delivered,
-    Facts,
-    Failed,
-    Gone,
-    Lazily,
-    Outcome,
-    Progress,
-    Skipped,
-    Started,
-    UpToDate,
-    Visit,
-    Work,
-)
 from yolo_clearml.errors import (
     FileNotTaken,
     FileServerUnreachable,
@@ -45,10 +30,23 @@ from yolo_clearml.errors import (
     YoloClearmlError,
 )
 from yolo_clearml.events import RunState
-from yolo_clearml.finding import Found
-from yolo_clearml.ledger import NoLedgers
-from yolo_clearml.scan import NotARun
-from yolo_clearml.sinks import RecordingSink
+from yolo_clearml.rundir.finding import Found
+from yolo_clearml.rundir.scan import NotARun
+from yolo_clearml.sync.agenda import Agenda, follow
+from yolo_clearml.sync.ledger import NoLedgers
+from yolo_clearml.sync.outcomes import (
+    Delivered,
+    Facts,
+    Failed,
+    Gone,
+    Outcome,
+    Progress,
+    Skipped,
+    Started,
+    UpToDate,
+)
+from yolo_clearml.sync.sinks import RecordingSink
+from yolo_clearml.sync.work import Lazily, Visit, Work
 
 A, B, C = Path("a"), Path("b"), Path("c")
 WALL = 1_800_000_000.0  # seconds since the epoch, when a test begins

@@ -12,10 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from yolo_clearml.agenda import Agenda
-from yolo_clearml.engine import Delivered, Facts, Failed, Outcome, UpToDate, Visit
 from yolo_clearml.errors import RunUnreadable, ServerRefused
 from yolo_clearml.events import RunState
+from yolo_clearml.sync.agenda import Agenda
+from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, Outcome, UpToDate
+from yolo_clearml.sync.work import Visit
 
 BUSY = [Path(f"busy{number}") for number in range(20)]
 FOUND = [Path(f"found{number}") for number in range(10)]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo_clearml.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
+from yolo_clearml.rundir.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 
 SAMPLES = Path(__file__).parent.parent / "sample_runs"
 BEST = SAMPLES / "v8.4.190-detect" / "weights" / "best.pt"

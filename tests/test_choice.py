@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from yolo_clearml.choice import EVERY_RUN, Choice
 from yolo_clearml.errors import UsageError
-from yolo_clearml.finding import find_runs
-from yolo_clearml.scan import NotARun
+from yolo_clearml.rundir.choice import EVERY_RUN, Choice
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.rundir.scan import NotARun
 
 RUNS = (
     *("detect/train", "detect/train2", "detect/train10", "segment/train", "lab/shapes/v1/exp"),
@@ -130,8 +130,8 @@ def test_without_patterns_everything_is_meant() -> None:
 AUDITED = """
 import json, sys
 from pathlib import Path
-from yolo_clearml.choice import Choice
-from yolo_clearml.finding import find_runs
+from yolo_clearml.rundir.choice import Choice
+from yolo_clearml.rundir.finding import find_runs
 root, include, exclude = sys.argv[1], *map(tuple, json.loads(sys.argv[2]))
 choice = Choice(include, exclude)
 seen = []

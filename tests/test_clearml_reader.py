@@ -11,12 +11,12 @@ from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR, SINGLE_VALUE_ITERATION
 from test_faults import odd_server
 
-from yolo_clearml import clearml_reader
-from yolo_clearml.clearml_api import Api
-from yolo_clearml.clearml_reader import read
-from yolo_clearml.compare import Content, HeldModel, Holds
 from yolo_clearml.errors import Exit, FileServerUnreachable, YoloClearmlError
 from yolo_clearml.events import Parameter
+from yolo_clearml.server import reader as clearml_reader
+from yolo_clearml.server.api import Api
+from yolo_clearml.server.compare import Content, HeldModel, Holds
+from yolo_clearml.server.reader import read
 
 Line = dict[str, Any]
 

@@ -27,9 +27,10 @@ from conftest import MakeRun
 from double import ClearMLDouble, Hang, Status
 from typer.testing import CliRunner
 
-from yolo_clearml import __version__, cli
+from yolo_clearml import __version__
+from yolo_clearml.cli import app as cli
 from yolo_clearml.errors import Exit
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 
 OPTIONS = {
     "--project",
@@ -54,7 +55,7 @@ OPTIONS = {
     "--quiet",
     "--verbose",
 }
-COMMAND = [sys.executable, "-c", "import yolo_clearml.cli as c; c.main()"]
+COMMAND = [sys.executable, "-c", "import yolo_clearml.cli.app as c; c.main()"]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 
 
@@ -297,7 +298,7 @@ def test_a_dry_run_as_json_is_stable(run_cli: Run, server: ClearMLDouble, make_r
 def test_what_sends_nothing_imports_nothing_heavy(server: ClearMLDouble, small: Path) -> None:
     """--version, a dry run and a search that finds an error stay without clearml and matplotlib."""
     code = (
-        "import sys, yolo_clearml.cli as c\n"
+        "import sys, yolo_clearml.cli.app as c\n"
         f"for argv in (['--version'], ['upload', '--dry-run', {str(small)!r}], ['upload', 'nowhere']):\n"
         "    sys.argv[1:] = argv\n"
         "    try: c.main()\n"
@@ -759,7 +760,7 @@ def test_a_fault_of_ours_over_one_run_keeps_its_traceback(
     def unforeseen(run: object, wishes: object) -> None:
         raise KeyError("nobody thought of this")
 
-    monkeypatch.setattr("yolo_clearml.engine.plan", unforeseen)
+    monkeypatch.setattr("yolo_clearml.sync.visit.plan", unforeseen)
     ended = CliRunner().invoke(cli.app, ["upload", str(make_run("v8.4.190-detect-noplots"))])
     assert Exit.OURS == ended.exit_code
     assert "Traceback" in ended.stderr

@@ -15,9 +15,9 @@ from double import ClearMLDouble
 from test_cli import COMMAND, Ended, Run, files_below, on_a_terminal, options_of, run_cli, small
 from typer.main import get_command
 
-from yolo_clearml import cli
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
-from yolo_clearml.standings import SortKey, StateName
+from yolo_clearml.cli import app as cli
+from yolo_clearml.cli.standings import SortKey, StateName
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 
 __all__ = ["run_cli", "small"]  # fixtures
 
@@ -33,7 +33,7 @@ def forbid(event, given):
         opened.append(str(given[0]).rpartition("/")[2])
 opened = []
 sys.addaudithook(forbid)
-from yolo_clearml.cli import main
+from yolo_clearml.cli.app import main
 try:
     main()
 finally:

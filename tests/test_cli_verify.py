@@ -11,7 +11,7 @@ from conftest import MakeRun
 from double import ClearMLDouble
 from test_cli import Ended, Run, run_cli, small
 
-from yolo_clearml.ledger import FileLedgers
+from yolo_clearml.sync.ledger import FileLedgers
 
 __all__ = ["run_cli", "small"]  # fixtures
 

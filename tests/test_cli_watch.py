@@ -18,8 +18,8 @@ from double import ClearMLDouble, Hang
 from test_cli import COMMAND, Run, run_cli, small
 from typer.main import get_command
 
-from yolo_clearml import cli
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.cli import app as cli
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 
 __all__ = ["run_cli", "small"]  # fixtures
 
@@ -80,7 +80,7 @@ def test_a_run_that_fails_does_not_keep_once_for_ever(
     run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After some tries it is given up with its reason, said once; the others are delivered; 3."""
-    monkeypatch.setattr("yolo_clearml.agenda._RUN_PAUSES", (0.01, 0.05))
+    monkeypatch.setattr("yolo_clearml.sync.agenda._RUN_PAUSES", (0.01, 0.05))
     (make_run("v8.3.100-detect") / "args.yaml").unlink()
     ended = run_cli("watch", "--once", "-q", "runs")
     assert (3, "", 1) == (ended.status, ended.out, ended.err.count("\n"))
@@ -123,7 +123,7 @@ def test_credentials_that_are_refused_after_an_outage(
     run_cli: Run, server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """77: that ended it, though another run waits for the server still."""
-    monkeypatch.setattr("yolo_clearml.agenda._SERVER_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr("yolo_clearml.sync.agenda._SERVER_PAUSES", (0.05, 0.1))
     make_run("v8.4.190-detect-noplots"), make_run("v8.4.190-classify")
     server.refuse_credentials = True
     server.stop_api()
@@ -138,7 +138,7 @@ def test_a_server_that_comes_back_is_noticed(
     run_cli: Run, server: ClearMLDouble, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That it is away is said once, that it answers again as well; then everything is delivered."""
-    monkeypatch.setattr("yolo_clearml.agenda._SERVER_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr("yolo_clearml.sync.agenda._SERVER_PAUSES", (0.05, 0.1))
     server.stop_api()
     threading.Timer(3.0, server.start_api).start()
     ended = run_cli("watch", "--once", "--timeout", "1", small)

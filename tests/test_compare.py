@@ -9,23 +9,6 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from yolo_clearml.compare import (
-    Absent,
-    Content,
-    Contradicts,
-    Difference,
-    Extra,
-    Finding,
-    HeldModel,
-    Holds,
-    Kind,
-    Present,
-    check,
-    content_of,
-    extra,
-    no_task,
-    verdict,
-)
 from yolo_clearml.events import (
     DrawnPlot,
     Event,
@@ -43,6 +26,20 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
+from yolo_clearml.server.compare import (
+    Absent,
+    Content,
+    Contradicts,
+    Finding,
+    HeldModel,
+    Holds,
+    Present,
+    check,
+    content_of,
+    extra,
+    verdict,
+)
+from yolo_clearml.sync.verdict import Difference, Extra, Kind, no_task
 
 NOTHING = Holds("t", "created", "p", "i", "n", (), {}, {}, {}, {}, {}, ())
 PNG = b"\x89PNG\r\n\x1a\n....IEND\xaeB`\x82"

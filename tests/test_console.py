@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from yolo_clearml.console import Console, PlainLines, Plans, choose
-from yolo_clearml.engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from yolo_clearml.cli.console import Console, PlainLines, Plans, choose
+from yolo_clearml.cli.terminal import leave_terminal
+from yolo_clearml.cli.wording import printable, size_text
 from yolo_clearml.errors import RunUnreadable, ServerUnreachable
 from yolo_clearml.events import DrawnPlot, Plan, Report, RunState
-from yolo_clearml.sinks import RecordingSink
-from yolo_clearml.terminal import leave_terminal
-from yolo_clearml.wording import printable, size_text
+from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from yolo_clearml.sync.sinks import RecordingSink
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*[349][0-9][0-9;]*m")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")

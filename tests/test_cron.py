@@ -16,7 +16,7 @@ import pytest
 from conftest import MakeRun
 from double import ClearMLDouble, Hook
 
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.sync.ledger import LEDGER_NAME
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(sys.executable).with_name("yolo-clearml")

@@ -11,8 +11,8 @@ from test_ending import of_old, without_weights
 from test_rules import planned
 from test_scan import BEGAN, ENDED, ROWS, WROTE, checkpoint, put, renew, run_of, training
 
-from yolo_clearml.dating import Dated
 from yolo_clearml.events import Properties, RunState
+from yolo_clearml.rundir.dating import Dated
 
 COPIED = datetime(2026, 3, 1, tzinfo=timezone.utc).timestamp()
 COPY = "unknown: the files have the times of a copy, 2026-03-01T00:00:0"

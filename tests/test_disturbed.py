@@ -19,10 +19,10 @@ from test_files import descriptors
 from test_scan import ENDED, training
 
 from yolo_clearml.errors import RunUnreadable, YoloClearmlError
-from yolo_clearml.places import Unreadable, in_place_of
-from yolo_clearml.results_csv import Row, parse
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import NotARun, Run, scan
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.places import Unreadable, in_place_of
+from yolo_clearml.rundir.results_csv import Row, parse
+from yolo_clearml.rundir.scan import NotARun, Run, scan
 
 NOW = ENDED + 1e6
 _BY_NAME = ("open", "stat", "lstat", "fstat", "scandir")

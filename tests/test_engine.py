@@ -17,34 +17,29 @@ import pytest
 from test_rules import rows_of
 from test_scan import BEGAN, ENDED, JPEG, ROWS, WROTE, put, run_of, training
 
-from yolo_clearml.compare import Difference, Kind, Verdict
-from yolo_clearml.engine import (
-    Aim,
+from yolo_clearml.errors import OurFault, RunGone, ServerFailing, UsageError
+from yolo_clearml.events import STATUS, Plan, Report, RunState
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.identity import run_key
+from yolo_clearml.rundir.scan import NotARun
+from yolo_clearml.sync.engine import sync
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger, NoLedgers
+from yolo_clearml.sync.outcomes import (
     Delivered,
     Facts,
     Failed,
     Gone,
-    Lazily,
     Outcome,
     Pending,
     Progress,
     Skipped,
     Started,
     UpToDate,
-    Visit,
-    Work,
-    facts_of,
-    standing,
-    sync,
-    visit,
 )
-from yolo_clearml.errors import OurFault, RunGone, ServerFailing, UsageError
-from yolo_clearml.events import STATUS, Plan, Report, RunState
-from yolo_clearml.identity import run_key
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, Ledger, NoLedgers
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import NotARun
-from yolo_clearml.sinks import Noted, RecordingSink, Sent, Step, acknowledged
+from yolo_clearml.sync.sinks import Noted, RecordingSink, Sent, Step, acknowledged
+from yolo_clearml.sync.verdict import Difference, Kind, Verdict
+from yolo_clearml.sync.visit import facts_of, standing, visit
+from yolo_clearml.sync.work import Aim, Lazily, Visit, Work
 
 SERVER = "http://localhost:8008"
 LONG_AFTER = ENDED + 1e6

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 import pytest
 from releases import known, order
 
-from yolo_clearml.eras import ERAS, YOLOV5, Era, era_of, eras_between, likeliest_era
-from yolo_clearml.release import Release, Releases, known_release, parse_release, published_between
+from yolo_clearml.replay.eras import ERAS, YOLOV5, Era, era_of, eras_between, likeliest_era
+from yolo_clearml.rundir.release import Release, Releases, known_release, parse_release, published_between
 
 FACTS = known()["facts"]
 PUBLISHED = published_between((8, 0, 100), (8, 4, 190))

@@ -41,9 +41,10 @@ from live import expected, tell
 from timelines import Clock, Watch
 from uploading import end_state, upload
 
-from yolo_clearml import exchange
-from yolo_clearml.engine import Aim, Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.errors import Exit
+from yolo_clearml.server import exchange
+from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, UpToDate
+from yolo_clearml.sync.work import Aim
 
 PATIENT, HASTY = 5.0, 0.25  # seconds: by the clock of the test, and where a fault takes true time
 MOST_TRIES = 60  # of a request in that time; a loop that does not wait makes thousands

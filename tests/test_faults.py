@@ -18,10 +18,12 @@ from conftest import MakeRun, long_after
 from double import ClearMLDouble, DropAfter, DropBefore, Fewer, Hang, NotJson, Status, Truncate
 from uploading import clearml_sink, end_state, fails, upload
 
-from yolo_clearml.engine import Delivered, Failed, Lazily, Outcome, Progress, Work, sync
 from yolo_clearml.errors import Exit
-from yolo_clearml.ledger import FileLedgers
-from yolo_clearml.rules import plan
+from yolo_clearml.replay.rules import plan
+from yolo_clearml.sync.engine import sync
+from yolo_clearml.sync.ledger import FileLedgers
+from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, Progress
+from yolo_clearml.sync.work import Lazily, Work
 
 API = [
     "auth.login",
@@ -457,7 +459,7 @@ def test_a_fault_of_ours_over_one_run_does_not_stop_the_others(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever nobody foresaw is that run's failure, with status 1."""
-    from yolo_clearml import engine
+    from yolo_clearml.sync import engine
 
     one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-noplots")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from yolo_clearml.events import DrawnPlot
-from yolo_clearml.figures import _figure, _smooth, draw_results, picture_size
+from yolo_clearml.replay.figures import _figure, _smooth, draw_results, picture_size
 
 DETECT = (
     "train/box_loss",
@@ -161,7 +161,7 @@ def test_pyplot_stays_out_of_the_process() -> None:
     code = (
         "import sys\n"
         "from yolo_clearml.events import DrawnPlot\n"
-        "from yolo_clearml.figures import draw_results\n"
+        "from yolo_clearml.replay.figures import draw_results\n"
         "assert not {'matplotlib', 'numpy', 'PIL'} & set(sys.modules)\n"
         "draw_results(DrawnPlot('r', 0, 'results.png', ('a/loss',), (1,), ((1.0,),), 0))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

@@ -32,15 +32,15 @@ from fronted import (
 from test_faults import status_of
 from uploading import fails, upload
 
-from yolo_clearml import file_server
-from yolo_clearml.clearml_api import Api
-from yolo_clearml.engine import Aim
 from yolo_clearml.errors import (
     Exit,
     FileElsewhere,
     FileServerUnreachable,
     RunChanged,
 )
+from yolo_clearml.server import file_server
+from yolo_clearml.server.api import Api
+from yolo_clearml.sync.work import Aim
 
 __all__ = ["configured", "no_proxies", "run"]  # fixtures
 

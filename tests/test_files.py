@@ -12,7 +12,13 @@ import pytest
 
 from yolo_clearml.errors import RunChanged, RunUnreadable
 from yolo_clearml.events import FileStamp
-from yolo_clearml.files import content_digest, is_whole_picture, open_regular, open_stamped, read_bounded
+from yolo_clearml.rundir.files import (
+    content_digest,
+    is_whole_picture,
+    open_regular,
+    open_stamped,
+    read_bounded,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n....IHDR....IDAT....IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff\xe0....\xff\xd9"

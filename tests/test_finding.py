@@ -12,10 +12,10 @@ import pytest
 from conftest import MakeRun
 from test_scan import WROTE, put
 
-from yolo_clearml.choice import EVERY_RUN
 from yolo_clearml.errors import RunUnreadable, UsageError
-from yolo_clearml.finding import find_runs, run_around, walk
-from yolo_clearml.scan import NotARun, listing
+from yolo_clearml.rundir.choice import EVERY_RUN
+from yolo_clearml.rundir.finding import find_runs, run_around, walk
+from yolo_clearml.rundir.scan import NotARun, listing
 
 
 def found(*paths: Path) -> list[str]:

@@ -32,13 +32,13 @@ from fronted import (
 from test_faults import status_of
 from uploading import fails, upload
 
-from yolo_clearml.clearml_api import Api
-from yolo_clearml.engine import Aim
 from yolo_clearml.errors import (
     Exit,
     ServerUnreachable,
     YoloClearmlError,
 )
+from yolo_clearml.server.api import Api
+from yolo_clearml.sync.work import Aim
 
 __all__ = ["authority", "configured", "no_proxies", "run", "tls"]  # fixtures
 

@@ -19,18 +19,19 @@ from hypothesis import strategies as st
 from test_checkpoint import SMALL, write
 from test_scan import COLUMNS, ENDED, training
 
-from yolo_clearml import payloads
-from yolo_clearml.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
-from yolo_clearml.console import json_line
-from yolo_clearml.engine import Delivered, Facts, Pending, UpToDate, facts_of
+from yolo_clearml.cli.console import json_line
+from yolo_clearml.cli.plan_text import plan_json, plan_lines
+from yolo_clearml.cli.standings import SortKey, chosen, write_json, write_table
 from yolo_clearml.errors import RunUnreadable, YoloClearmlError
 from yolo_clearml.events import Hyperparameters, Scalar
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, Ledger
-from yolo_clearml.plan_text import plan_json, plan_lines
-from yolo_clearml.results_csv import parse
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import Run, scan
-from yolo_clearml.standings import SortKey, chosen, write_json, write_table
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
+from yolo_clearml.rundir.results_csv import parse
+from yolo_clearml.rundir.scan import Run, scan
+from yolo_clearml.server import payloads
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
+from yolo_clearml.sync.outcomes import Delivered, Facts, Pending, UpToDate
+from yolo_clearml.sync.visit import facts_of
 
 SAMPLES = sorted((Path(__file__).parent.parent / "sample_runs").iterdir())
 NOW = ENDED + 1e6

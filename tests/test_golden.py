@@ -27,10 +27,10 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
-from yolo_clearml.finding import find_runs
-from yolo_clearml.release import parse_release
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import NotARun, Run, scan
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.rundir.release import parse_release
+from yolo_clearml.rundir.scan import NotARun, Run, scan
 
 # What the callback reported and no file holds (facts are named in the plan's `missing`).
 NOT_ON_DISK = {"model/GFLOPs", "model/speed_PyTorch(ms)", "model/speed(ms)"}

@@ -16,7 +16,7 @@ from double import ClearMLDouble
 from hostile import CANARY, DELIVERED, EXECUTED, KINDS, Hostile, make_tree
 from test_cli import COMMAND, Ended, Run, run_cli
 
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.sync.ledger import LEDGER_NAME
 
 __all__ = ["run_cli"]  # a fixture
 

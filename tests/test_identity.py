@@ -21,10 +21,10 @@ from test_scan import WROTE, put, run_of, training
 from test_two_at_once import beside
 from uploading import fails, upload
 
-from yolo_clearml.clearml_destination import RUNTIME_DESTINATION
-from yolo_clearml.engine import Delivered, Outcome, UpToDate
-from yolo_clearml.identity import UNTOLD, differ, first_rows, run_key
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.rundir.identity import UNTOLD, differ, first_rows, run_key
+from yolo_clearml.server.destination import RUNTIME_DESTINATION
+from yolo_clearml.sync.ledger import LEDGER_NAME
+from yolo_clearml.sync.outcomes import Delivered, Outcome, UpToDate
 
 DEFAULTS = {"name": "train", "save_dir": "runs/detect/train", "exist_ok": False}
 

@@ -12,11 +12,11 @@ from double import ClearMLDouble, state
 from timelines import Clock, Watch
 
 from yolo_clearml import library
-from yolo_clearml.engine import Delivered, Failed, Outcome, Progress, Started, UpToDate
 from yolo_clearml.events import RunState
-from yolo_clearml.ledger import LEDGER_NAME
 from yolo_clearml.library import Options
-from yolo_clearml.sinks import RecordingSink
+from yolo_clearml.sync.ledger import LEDGER_NAME
+from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, Progress, Started, UpToDate
+from yolo_clearml.sync.sinks import RecordingSink
 
 PATIENT = Options(timeout=2.0, stale_after=1e9)  # under which a run that died years ago is live
 LONG = 1600.0  # seconds without a word

@@ -23,12 +23,13 @@ from killing import WHEN, Abandoned, hidden, killed_at_request, killed_at_step
 from test_cli import COMMAND
 from uploading import end_state, fails, upload
 
-from yolo_clearml.engine import Aim, Delivered, Facts, Failed, UpToDate
+from yolo_clearml.cli.metrics import Metrics
 from yolo_clearml.errors import LedgerUnwritable
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.library import Options
 from yolo_clearml.library import upload as export
-from yolo_clearml.metrics import Metrics
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
+from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, UpToDate
+from yolo_clearml.sync.work import Aim
 
 # -- what is done, and to what ----------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from test_watch import comparable
 from timelines import Clock, Step, Watch, looks, put
 from uploading import end_state, fails, upload
 
-from yolo_clearml.engine import Delivered, UpToDate
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.sync.ledger import LEDGER_NAME
+from yolo_clearml.sync.outcomes import Delivered, UpToDate
 
 DETECT = "v8.4.190-detect"
 PARTS = looks(DETECT)

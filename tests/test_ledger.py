@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_clearml import ledger as ledger_module
 from yolo_clearml.errors import LedgerUnwritable, RunBusy
 from yolo_clearml.events import Plan, Report, SingleValue
-from yolo_clearml.ledger import (
+from yolo_clearml.sync import ledger as ledger_module
+from yolo_clearml.sync.ledger import (
     LEDGER_NAME,
     FileLedgers,
     Ledger,
@@ -631,7 +631,7 @@ def test_another_process_is_refused_until_it_dies(run: Path) -> None:
 
 def test_a_file_that_is_replaced_each_time_is_given_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system whose files never seem the same ones, the run is busy, and nobody waits for ever."""
-    monkeypatch.setattr("yolo_clearml.ledger._same_file", lambda *_: False)
+    monkeypatch.setattr("yolo_clearml.sync.ledger._same_file", lambda *_: False)
     before = descriptors()
     with pytest.raises(RunBusy), FileLedgers().hold(run):
         pass

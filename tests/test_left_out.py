@@ -16,8 +16,8 @@ from test_files import refuse
 from test_scan import BEGAN, refused, run_of, training
 
 from yolo_clearml.events import RunState
-from yolo_clearml.places import LfsPointer, lfs_pointer
-from yolo_clearml.rules import Wishes, plan
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.places import LfsPointer, lfs_pointer
 
 __all__ = ["run_cli", "small"]  # fixtures
 

@@ -18,8 +18,14 @@ from uploading import end_state
 
 import yolo_clearml
 from yolo_clearml import Difference, Verdict, library
-from yolo_clearml.choice import Choice
-from yolo_clearml.engine import (
+from yolo_clearml.errors import UsageError
+from yolo_clearml.events import RunState
+from yolo_clearml.library import Options
+from yolo_clearml.rundir.choice import Choice
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.rundir.scan import NotARun
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.sync.outcomes import (
     Delivered,
     Failed,
     Outcome,
@@ -29,13 +35,7 @@ from yolo_clearml.engine import (
     Started,
     UpToDate,
 )
-from yolo_clearml.errors import UsageError
-from yolo_clearml.events import RunState
-from yolo_clearml.finding import find_runs
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
-from yolo_clearml.library import Options
-from yolo_clearml.scan import NotARun
-from yolo_clearml.sinks import RecordingSink
+from yolo_clearml.sync.sinks import RecordingSink
 
 QUICK = Options(timeout=2.0)
 
@@ -332,7 +332,7 @@ def test_the_library_prints_nothing_and_knows_no_terminal(pile: Path) -> None:
     """A program that asks how runs stand gets no command line, no colours and no ClearML with it."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from yolo_clearml import library; from yolo_clearml.finding import find_runs\n"
+        "from yolo_clearml import library; from yolo_clearml.rundir.finding import find_runs\n"
         "assert len(list(library.status(find_runs([Path(sys.argv[1])])))) == 5\n"
         "sys.exit(str(sorted({'clearml', 'requests', 'typer', 'rich', 'watchdog'} & set(sys.modules))))"
     )

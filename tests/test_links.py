@@ -17,11 +17,11 @@ from test_triggers import ByHand, Told
 
 from yolo_clearml.errors import RunChanged
 from yolo_clearml.events import Behind, FileStamp, Plan
-from yolo_clearml.files import open_stamped
 from yolo_clearml.library import Options, plan_run, read_run
-from yolo_clearml.places import Link
-from yolo_clearml.scan import Run as Scanned
-from yolo_clearml.scan import listing, scan
+from yolo_clearml.rundir.files import open_stamped
+from yolo_clearml.rundir.places import Link
+from yolo_clearml.rundir.scan import Run as Scanned
+from yolo_clearml.rundir.scan import listing, scan
 
 __all__ = ["run_cli"]  # a fixture
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from yolo_clearml.engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from yolo_clearml.cli.live_table import LiveTable
+from yolo_clearml.cli.wording import OutputUnwritable, ReaderGone, write_line
 from yolo_clearml.errors import RunUnreadable, ServerUnreachable
 from yolo_clearml.events import RunState
-from yolo_clearml.live_table import LiveTable
-from yolo_clearml.wording import OutputUnwritable, ReaderGone, write_line
+from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*[349][0-9][0-9;]*m")
 LINK = "https://app.clear.ml/projects/0123456789abcdef0123456789abcdef/tasks/{:032x}/output/scalars"

@@ -13,11 +13,12 @@ from conftest import MakeRun
 from double import ClearMLDouble
 
 from yolo_clearml import library
-from yolo_clearml.engine import Lazily, Work, standing, visit
-from yolo_clearml.finding import find_runs
-from yolo_clearml.ledger import NoLedgers
 from yolo_clearml.library import Options
-from yolo_clearml.sinks import RecordingSink
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.sync.ledger import NoLedgers
+from yolo_clearml.sync.sinks import RecordingSink
+from yolo_clearml.sync.visit import standing, visit
+from yolo_clearml.sync.work import Lazily, Work
 
 SDK = "'clearml' in sys.modules"
 AT_LAST = f"[t.join() for t in threading.enumerate() if t.name == 'load']; print({SDK})"
@@ -26,7 +27,9 @@ AT_LAST = f"[t.join() for t in threading.enumerate() if t.name == 'load']; print
 def python(code: str, *paths: Path) -> str:
     """Run a program with its paths as ``paths``; gives what it printed."""
     head = "import sys, threading, time\nfrom pathlib import Path\nfrom yolo_clearml import library\n"
-    head += "from yolo_clearml.finding import find_runs\npaths = [Path(path) for path in sys.argv[1:]]\n"
+    head += (
+        "from yolo_clearml.rundir.finding import find_runs\npaths = [Path(path) for path in sys.argv[1:]]\n"
+    )
     command = [sys.executable, "-c", head + code, *map(str, paths)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 

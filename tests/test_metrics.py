@@ -15,11 +15,21 @@ from double import ClearMLDouble, Status
 from prometheus_client.parser import text_string_to_metric_families
 from test_cli import COMMAND, Run, run_cli, small
 
-from yolo_clearml import metrics
-from yolo_clearml.engine import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
+from yolo_clearml.cli import metrics
+from yolo_clearml.cli.metrics import Metrics, MetricsUnwritable
 from yolo_clearml.errors import RunUnreadable, UsageError, YoloClearmlError
 from yolo_clearml.events import RunState
-from yolo_clearml.metrics import Metrics, MetricsUnwritable
+from yolo_clearml.sync.outcomes import (
+    Delivered,
+    Facts,
+    Failed,
+    Gone,
+    Outcome,
+    Progress,
+    Skipped,
+    Started,
+    UpToDate,
+)
 
 __all__ = ["run_cli", "small"]  # fixtures
 
@@ -326,7 +336,7 @@ def test_a_watch_counts(
 ) -> None:
     """The same counts; a failure that was mended is one no more."""
     server.fault("tasks.create", Status(400), times=1)
-    monkeypatch.setattr("yolo_clearml.agenda._RUN_PAUSES", (0.01, 0.05))
+    monkeypatch.setattr("yolo_clearml.sync.agenda._RUN_PAUSES", (0.01, 0.05))
     assert 0 == run_cli("watch", "--once", "-q", "--metrics", "m.prom", small).status
     got = told(Path("m.prom"))
     assert (1, 0, 1) == (got["runs finished"], got["runs_failing"], got["failures_total"])

@@ -9,8 +9,8 @@ from test_ending import OLD_COLUMNS, OLD_ROWS, of_old
 from test_scan import BEGAN, ENDED, WROTE, put, refused, run_of, training
 
 from yolo_clearml.errors import RunUnreadable
-from yolo_clearml.results_csv import Misfit, of_other_columns, parse
-from yolo_clearml.scan import scan
+from yolo_clearml.rundir.results_csv import Misfit, of_other_columns, parse
+from yolo_clearml.rundir.scan import scan
 
 WIDE_ROWS = tuple(f"{n},0.5,0.6,0.1,0.2,0.3,0.001" for n in (1, 2, 3, 4))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_clearml.engine import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
+from yolo_clearml.cli.news import Watching, how_far
 from yolo_clearml.errors import (
     FileServerUnreachable,
     RunBusy,
@@ -21,7 +21,7 @@ from yolo_clearml.errors import (
     YoloClearmlError,
 )
 from yolo_clearml.events import RunState
-from yolo_clearml.news import Watching, how_far
+from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
 
 LINK = "https://app.clear.ml/projects/1/tasks/2/output/scalars"
 NASTY = "a\x1b[31mb\nc\x9bd\u202ee\x07"

@@ -21,7 +21,6 @@ import pytest
 from conftest import GOLDEN, long_after
 from double import ClearMLDouble
 
-from yolo_clearml import offline_sink, task_log
 from yolo_clearml.errors import RunChanged, RunUnreadable
 from yolo_clearml.events import (
     DrawnPlot,
@@ -39,11 +38,13 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
-from yolo_clearml.figures import draw_results, picture_size
-from yolo_clearml.offline_sink import ExportUnwritable, OfflineSink, _copy, _file_name, _lines, _plain
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import NotARun, scan
-from yolo_clearml.sinks import Acknowledged, Sent, Step
+from yolo_clearml.replay.figures import draw_results, picture_size
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.scan import NotARun, scan
+from yolo_clearml.server import offline as offline_sink
+from yolo_clearml.server import task_log
+from yolo_clearml.server.offline import ExportUnwritable, OfflineSink, _copy, _file_name, _lines, _plain
+from yolo_clearml.sync.sinks import Acknowledged, Sent, Step
 
 Json = dict[str, Any]
 
@@ -378,7 +379,7 @@ def test_a_kill_leaves_no_half_zip(tmp_path: Path, run: Path) -> None:
         "from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from test_offline_sink import planned\n"
-        "from yolo_clearml.offline_sink import OfflineSink\n"
+        "from yolo_clearml.server.offline import OfflineSink\n"
         "root, out = Path(sys.argv[2]), Path(sys.argv[3])\n"
         "told = planned(root)\n"
         "with OfflineSink(out).open(told, root, None, '') as delivery:\n"

@@ -14,10 +14,10 @@ from fronted import no_proxies, run
 from test_faults import status_of
 from uploading import fails, upload
 
-from yolo_clearml.clearml_api import Api, RefusedRequest
 from yolo_clearml.errors import (
     Exit,
 )
+from yolo_clearml.server.api import Api, RefusedRequest
 
 __all__ = ["no_proxies", "run"]  # fixtures
 

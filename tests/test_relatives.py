@@ -24,8 +24,8 @@ from test_scan import (
 
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import Plan, Points, Properties
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import scan
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.scan import scan
 
 __all__ = ["run_cli"]  # a fixture
 

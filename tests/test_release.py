@@ -16,10 +16,11 @@ from test_eras import PUBLISHED, fact
 from test_golden import RUNS, events_of, replay
 
 import yolo_clearml
-from yolo_clearml import release as module
-from yolo_clearml.eras import likeliest_era
 from yolo_clearml.events import GUESSED, Hyperparameters, Image, Plan, Plot, Properties, Scalar
-from yolo_clearml.release import (
+from yolo_clearml.replay.eras import likeliest_era
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir import release as module
+from yolo_clearml.rundir.release import (
     Release,
     Releases,
     guess_releases,
@@ -27,10 +28,9 @@ from yolo_clearml.release import (
     parse_release,
     published_between,
 )
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import Run, scan
+from yolo_clearml.rundir.scan import Run, scan
 
-SPANS = json.loads((Path(yolo_clearml.__file__).parent / "releases.json").read_text())["arguments"]
+SPANS = json.loads((Path(yolo_clearml.__file__).parent / "rundir" / "releases.json").read_text())["arguments"]
 CURVES = ("F1_curve.png", "PR_curve.png", "P_curve.png", "R_curve.png")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_clearml.results_csv import Row, Table, last_stretch, latest_rows, parse
+from yolo_clearml.rundir.results_csv import Row, Table, last_stretch, latest_rows, parse
 
 SAMPLES = sorted((Path(__file__).parent.parent / "sample_runs").glob("*/results.csv"))
 

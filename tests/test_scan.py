@@ -16,12 +16,12 @@ import pytest
 from conftest import MakeRun, long_after
 from test_files import refuse
 
-from yolo_clearml.eras import ERAS, YOLOV5
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
-from yolo_clearml.places import Unreadable
-from yolo_clearml.release import known_release
-from yolo_clearml.scan import NotARun, Run, listing, scan
+from yolo_clearml.replay.eras import ERAS, YOLOV5
+from yolo_clearml.rundir.places import Unreadable
+from yolo_clearml.rundir.release import known_release
+from yolo_clearml.rundir.scan import NotARun, Run, listing, scan
 
 PNG = b"\x89PNG\r\n\x1a\n....IHDR....IDAT....IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff\xe0....\xff\xd9"
@@ -640,7 +640,7 @@ def test_a_checkpoint_that_cannot_be_read_is_no_damaged_one(
 ) -> None:
     """Of a dead run it is named; of a live one it is needed, for it names the release."""
     path = training(tmp_path / "train", stripped=False)
-    monkeypatch.setattr("yolo_clearml.checkpoint.io.FileIO", kind)
+    monkeypatch.setattr("yolo_clearml.rundir.checkpoint.io.FileIO", kind)
     assert dict.fromkeys(("weights/best.pt", "weights/last.pt"), Unreadable(reason)) == run_of(path).places
     assert f"{path / 'weights/best.pt'} cannot be read: {reason}." == refused(path, WROTE + 10)
 

@@ -27,17 +27,19 @@ from test_adopt import TOLD
 from test_offline_sink import IMPORT
 from uploading import fails, upload
 
-from yolo_clearml.clearml_api import Api
-from yolo_clearml.engine import Aim, Delivered, Lazily, Outcome, UpToDate, Work, sync
 from yolo_clearml.events import DrawnPlot, Image, OutputModel, Plan, Plot, Scalar, SingleValue, Status
-from yolo_clearml.files import PNG
-from yolo_clearml.finding import find_runs
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
 from yolo_clearml.library import Options, watch
 from yolo_clearml.library import upload as upload_as_asked
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import Run, scan
-from yolo_clearml.sinks import Sink
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.files import PNG
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.rundir.scan import Run, scan
+from yolo_clearml.server.api import Api
+from yolo_clearml.sync.engine import sync
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
+from yolo_clearml.sync.outcomes import Delivered, Outcome, UpToDate
+from yolo_clearml.sync.sinks import Sink
+from yolo_clearml.sync.work import Aim, Lazily, Work
 
 # every directory that holds a training
 TRAININGS = sorted(

@@ -11,10 +11,10 @@ from double import ClearMLDouble, DropAfter, Fault, NotJson, Status, Truncate
 from test_cli import COMMAND, Ended, Run, run_cli
 from test_scan import put, training
 
-from yolo_clearml import engine
 from yolo_clearml.errors import Exit, YoloClearmlError
-from yolo_clearml.exchange import public_address
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.server.exchange import public_address
+from yolo_clearml.sync import engine
+from yolo_clearml.sync.ledger import LEDGER_NAME
 
 __all__ = ["run_cli"]  # a fixture
 

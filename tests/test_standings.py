@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_clearml.engine import Facts, Failed, Pending, Skipped, UpToDate
-from yolo_clearml.errors import RunUnreadable
-from yolo_clearml.events import RunState
-from yolo_clearml.standings import (
+from yolo_clearml.cli.standings import (
     SortKey,
     Standing,
     StateName,
@@ -24,6 +21,9 @@ from yolo_clearml.standings import (
     write_json,
     write_table,
 )
+from yolo_clearml.errors import RunUnreadable
+from yolo_clearml.events import RunState
+from yolo_clearml.sync.outcomes import Facts, Failed, Pending, Skipped, UpToDate
 
 URL = "http://localhost:8080/projects/p/tasks/t/output/scalars"
 

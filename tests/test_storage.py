@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from buckets import S3, Bucket, closing_host, dead_host, moto, odd_s3, self_signed, silent_host
 
-from yolo_clearml.compare import content_of
 from yolo_clearml.errors import FileElsewhere, FileNotTaken, FileServerUnreachable, RunChanged
-from yolo_clearml.exchange import Patience
-from yolo_clearml.storage import Storages
+from yolo_clearml.server.compare import content_of
+from yolo_clearml.server.exchange import Patience
+from yolo_clearml.server.storage import Storages
 
 CONTENT = bytes(range(256)) * 40
 LONG = CONTENT * 900  # more than a part of S3's

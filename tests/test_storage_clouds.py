@@ -18,10 +18,10 @@ from clearml.backend_config.bucket_config import AzureContainerConfig
 from clearml.storage import helper
 from clearml.storage.helper import StorageHelper
 
-from yolo_clearml.compare import content_of
 from yolo_clearml.errors import FileElsewhere, FileNotTaken, FileServerUnreachable
-from yolo_clearml.exchange import Patience
-from yolo_clearml.storage import Storages
+from yolo_clearml.server.compare import content_of
+from yolo_clearml.server.exchange import Patience
+from yolo_clearml.server.storage import Storages
 
 CONTENT = bytes(range(256)) * 40
 

@@ -18,7 +18,7 @@ from test_cli import Ended, Run, run_cli
 
 from yolo_clearml.errors import Exit
 from yolo_clearml.events import STATUS
-from yolo_clearml.ledger import LEDGER_NAME
+from yolo_clearml.sync.ledger import LEDGER_NAME
 
 __all__ = ["run_cli"]  # a fixture
 
@@ -127,7 +127,7 @@ def test_an_untrusted_certificate(run_cli: Run, server: ClearMLDouble, run: Path
     assert_not_told(server, run)
 
 
-WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; from yolo_clearml.cli import main; main()"
+WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; from yolo_clearml.cli.app import main; main()"
 
 
 def test_the_program_with_a_configuration_file(

@@ -14,12 +14,14 @@ from live import expected, tell
 from test_adopt import DETECT, LIVE, delivered
 from uploading import fails, upload
 
-from yolo_clearml import __version__, clearml_reader, payloads
-from yolo_clearml.clearml_api import Api
-from yolo_clearml.engine import Failed, UpToDate
+from yolo_clearml import __version__
 from yolo_clearml.errors import Exit
-from yolo_clearml.ledger import LEDGER_NAME
-from yolo_clearml.rules import Wishes
+from yolo_clearml.replay.rules import Wishes
+from yolo_clearml.server import payloads
+from yolo_clearml.server import reader as clearml_reader
+from yolo_clearml.server.api import Api
+from yolo_clearml.sync.ledger import LEDGER_NAME
+from yolo_clearml.sync.outcomes import Failed, UpToDate
 
 
 def said(server: ClearMLDouble, task: str) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_clearml.results_csv import Row, Table
-from yolo_clearml.times import Times, last_write, when
+from yolo_clearml.rundir.results_csv import Row, Table
+from yolo_clearml.rundir.times import Times, last_write, when
 
 WRITTEN = 1_700_000_000_000  # milliseconds since the epoch
 

@@ -33,15 +33,16 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 
-from yolo_clearml import triggers
-from yolo_clearml.agenda import Agenda
-from yolo_clearml.engine import Facts, UpToDate, Visit
 from yolo_clearml.errors import RunUnreadable, UsageError
 from yolo_clearml.events import RunState
-from yolo_clearml.finding import Found, find_runs
-from yolo_clearml.ledger import LEDGER_NAME
-from yolo_clearml.scan import Listed, NotARun, listing
-from yolo_clearml.triggers import Lookout
+from yolo_clearml.rundir.finding import Found, find_runs
+from yolo_clearml.rundir.scan import Listed, NotARun, listing
+from yolo_clearml.sync import triggers
+from yolo_clearml.sync.agenda import Agenda
+from yolo_clearml.sync.ledger import LEDGER_NAME
+from yolo_clearml.sync.outcomes import Facts, UpToDate
+from yolo_clearml.sync.triggers import Lookout
+from yolo_clearml.sync.work import Visit
 
 SOON = 2.0  # seconds, which the issue allows from a row to ClearML
 NEW_WATCHDOG = int(version("watchdog").split(".")[0]) >= 7

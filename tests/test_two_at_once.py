@@ -22,9 +22,10 @@ from timelines import Clock, Watch, looks, put
 from uploading import end_state as whole_state
 from uploading import fails, upload
 
-from yolo_clearml.engine import Aim, Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.errors import OurFault, RunBusy
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, UpToDate
+from yolo_clearml.sync.work import Aim
 
 _LONG = 60  # seconds; no test waits so long, but for one that fails
 

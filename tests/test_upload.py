@@ -15,11 +15,13 @@ from double import ClearMLDouble
 from test_verify import planned
 from uploading import clearml_sink, end_state, fails, upload
 
-from yolo_clearml.clearml_sink import ClearmlSink
-from yolo_clearml.engine import Delivered, Failed, Lazily, Outcome, Skipped, UpToDate, Work, sync
-from yolo_clearml.finding import find_runs
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
-from yolo_clearml.rules import Wishes
+from yolo_clearml.replay.rules import Wishes
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.server.sink import ClearmlSink
+from yolo_clearml.sync.engine import sync
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
+from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, Skipped, UpToDate
+from yolo_clearml.sync.work import Lazily, Work
 
 
 def the_task(server: ClearMLDouble) -> dict[str, Any]:
@@ -323,7 +325,7 @@ def test_a_task_that_lost_its_events_is_filled_again(
     run = make_run("v8.4.190-detect-killed")
     now = (run / "weights" / "last.pt").stat().st_mtime + 5
     upload([run], now=lambda: now)
-    from yolo_clearml.clearml_api import Api
+    from yolo_clearml.server.api import Api
 
     payload = {"task": the_task(server)["id"], "force": True, "delete_external_artifacts": False}
     Api(2.0).call("tasks.reset" if how == "reset" else "tasks.delete", payload)
@@ -629,7 +631,7 @@ def test_a_server_that_cannot_look_up_gets_no_task_more_each_time(
     server: ClearMLDouble, make_run: MakeRun
 ) -> None:
     """Where tasks are not found by their key, the one just made goes again, and the run fails."""
-    from yolo_clearml import clearml_tasks
+    from yolo_clearml.server import tasks as clearml_tasks
 
     run = make_run("v8.4.190-detect-killed")
     monkeypatch = pytest.MonkeyPatch()
@@ -644,7 +646,7 @@ def test_another_workspace_is_told_everything(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other credentials on the same address may be of another workspace, which knows nothing yet."""
-    from yolo_clearml.clearml_api import Api
+    from yolo_clearml.server.api import Api
 
     run = make_run("v8.4.190-detect-killed")
     upload([run])

@@ -14,15 +14,17 @@ from double import ClearMLDouble, DropBefore, Fault, Hang, NotJson, Status, Trun
 from double.events import IMAGE, PLOT, SCALAR, SINGLE_VALUE_ITERATION
 from uploading import clearml_sink, fails, upload
 
-from yolo_clearml.clearml_sink import ClearmlSink
-from yolo_clearml.compare import Verdict
-from yolo_clearml.engine import Delivered, Lazily, Work, sync
 from yolo_clearml.errors import Exit, FileServerUnreachable, RunChanged, YoloClearmlError
 from yolo_clearml.events import Event, Image, Plan, Plot
-from yolo_clearml.finding import find_runs
-from yolo_clearml.ledger import FileLedgers, configuration_stamp
-from yolo_clearml.rules import Wishes, plan
-from yolo_clearml.scan import Run, scan
+from yolo_clearml.replay.rules import Wishes, plan
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.rundir.scan import Run, scan
+from yolo_clearml.server.sink import ClearmlSink
+from yolo_clearml.sync.engine import sync
+from yolo_clearml.sync.ledger import FileLedgers, configuration_stamp
+from yolo_clearml.sync.outcomes import Delivered
+from yolo_clearml.sync.verdict import Verdict
+from yolo_clearml.sync.work import Lazily, Work
 
 NO_TRAINING = {"v8.0.220-detect-died-in-setup", "v8.4.190-predict", "v8.4.190-val"}
 TRAININGS = sorted({path.name.removesuffix(".tar.gz") for path in GOLDEN.glob("*.tar.gz")} - NO_TRAINING)

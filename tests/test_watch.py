@@ -27,9 +27,9 @@ from test_golden import expected_of
 from timelines import Clock, Step, Watch, digests, put, renamed, replayed, timeline
 from uploading import end_state, fails, upload
 
-from yolo_clearml.engine import Delivered, Failed, UpToDate
 from yolo_clearml.events import STATUS
-from yolo_clearml.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
+from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
 
 _REFUSED = 0.05  # seconds that a server is waited for that refuses at once
 _ANSWERED = 2.0  # seconds that one is waited for that may be slow today
@@ -462,7 +462,7 @@ def test_a_task_that_a_person_aborted_is_left_alone_until_it_is_reset(
     server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The run grows and nothing more is written; a person resets the task, and the watch fills it again."""
-    from yolo_clearml.clearml_api import Api
+    from yolo_clearml.server.api import Api
 
     steps, run = timeline(FINISHED[1]), tmp_path / "run"
     clock = Clock(steps[0].at)

@@ -31,10 +31,11 @@ from typing import Any
 from conftest import GOLDEN
 from uploading import clearml_sink
 
-from yolo_clearml.agenda import Agenda, follow
-from yolo_clearml.engine import Lazily, Outcome, Progress, Started, Visit, Work
-from yolo_clearml.finding import Found
-from yolo_clearml.ledger import FileLedgers, configuration_stamp
+from yolo_clearml.rundir.finding import Found
+from yolo_clearml.sync.agenda import Agenda, follow
+from yolo_clearml.sync.ledger import FileLedgers, configuration_stamp
+from yolo_clearml.sync.outcomes import Outcome, Progress, Started
+from yolo_clearml.sync.work import Lazily, Visit, Work
 
 _SETTLING = 0.31  # seconds; a watch lets a change settle before it looks
 _MOST_OUTCOMES = 200  # at a time

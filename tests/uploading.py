@@ -11,16 +11,18 @@ from typing import Any
 from conftest import long_after
 from double import ClearMLDouble
 
-from yolo_clearml.engine import Failed, Lazily, Outcome, Progress, Started, Work, sync
-from yolo_clearml.finding import find_runs
-from yolo_clearml.ledger import FileLedgers, configuration_stamp
-from yolo_clearml.rules import Wishes
-from yolo_clearml.sinks import Sink
+from yolo_clearml.replay.rules import Wishes
+from yolo_clearml.rundir.finding import find_runs
+from yolo_clearml.sync.engine import sync
+from yolo_clearml.sync.ledger import FileLedgers, configuration_stamp
+from yolo_clearml.sync.outcomes import Failed, Outcome, Progress, Started
+from yolo_clearml.sync.sinks import Sink
+from yolo_clearml.sync.work import Lazily, Work
 
 
 def clearml_sink(timeout: float = 2.0, output_uri: str | None = None) -> Callable[[], Sink]:
     def make() -> Sink:
-        from yolo_clearml.clearml_sink import ClearmlSink
+        from yolo_clearml.server.sink import ClearmlSink
 
         return ClearmlSink(timeout, output_uri)
 

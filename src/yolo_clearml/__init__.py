@@ -10,14 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .choice import Choice
-    from .compare import Difference, Verdict
-    from .engine import Delivered, Facts, Failed, Gone, Outcome, Pending, Progress, Skipped, Started, UpToDate
     from .errors import YoloClearmlError
     from .events import Plan, Report, RunState
-    from .finding import find_runs
     from .library import Options, plan_run, read_run, status, upload, verify, watch
-    from .scan import NotARun, Run
+    from .rundir.choice import Choice
+    from .rundir.finding import find_runs
+    from .rundir.scan import NotARun, Run
+    from .sync.outcomes import (
+        Delivered,
+        Facts,
+        Failed,
+        Gone,
+        Outcome,
+        Pending,
+        Progress,
+        Skipped,
+        Started,
+        UpToDate,
+    )
+    from .sync.verdict import Difference, Verdict
 
 __version__ = "0.1.0"  # stated, for looking it up in the installation takes longer than --help
 __all__ = [
@@ -50,17 +61,17 @@ __all__ = [
     "watch",
 ]
 _HOMES = {
-    "choice": ("Choice",),
-    "compare": ("Difference", "Verdict"),
-    "engine": (
+    "errors": ("YoloClearmlError",),
+    "events": ("Plan", "Report", "RunState"),
+    "library": ("Options", "plan_run", "read_run", "status", "upload", "verify", "watch"),
+    "rundir.choice": ("Choice",),
+    "rundir.finding": ("find_runs",),
+    "rundir.scan": ("NotARun", "Run"),
+    "sync.outcomes": (
         *("Delivered", "Facts", "Failed", "Gone", "Outcome", "Pending"),
         *("Progress", "Skipped", "Started", "UpToDate"),
     ),
-    "errors": ("YoloClearmlError",),
-    "events": ("Plan", "Report", "RunState"),
-    "finding": ("find_runs",),
-    "library": ("Options", "plan_run", "read_run", "status", "upload", "verify", "watch"),
-    "scan": ("NotARun", "Run"),
+    "sync.verdict": ("Difference", "Verdict"),
 }
 
 

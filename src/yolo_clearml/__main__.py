@@ -1,5 +1,5 @@
 """``python -m yolo_clearml``, where the command is not on the PATH."""
 
-from .cli import main
+from .cli.app import main
 
 main()

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .choice import EVERY_RUN, Choice
-from .engine import Aim, Failed, Lazily, Outcome, Pending, Skipped, UpToDate, Work, standing, sync
 from .errors import UsageError
 from .events import Plan
-from .finding import Found
-from .ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
-from .release import parse_release
-from .rules import SHORTEST_NAME, Wishes, plan
-from .scan import NotARun, Run, scan
-from .silence import LONGEST
-from .sinks import RecordingSink, Sink
+from .replay.rules import SHORTEST_NAME, Wishes, plan
+from .rundir.choice import EVERY_RUN, Choice
+from .rundir.finding import Found
+from .rundir.release import parse_release
+from .rundir.scan import NotARun, Run, scan
+from .sync.engine import sync
+from .sync.ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
+from .sync.outcomes import Failed, Outcome, Pending, Skipped, UpToDate
+from .sync.silence import LONGEST
+from .sync.sinks import RecordingSink, Sink
+from .sync.visit import standing
+from .sync.work import Aim, Lazily, Work
 
 _LONGEST = 10**9  # seconds; 30 years, so that no clock overflows
 _MOST_JOBS = 64
@@ -167,8 +170,8 @@ def watch(
     all runs have ended and are delivered; only runs that ``choice`` takes are followed. ``say`` is told, from
     any thread, what a person should know of the watch itself. Raises UsageError where a root does not exist.
     """
-    from .agenda import Agenda, follow
-    from .triggers import Lookout
+    from .sync.agenda import Agenda, follow
+    from .sync.triggers import Lookout
 
     require_seconds("--poll", poll)
     stop = stop or threading.Event()
@@ -198,18 +201,18 @@ def _work(options: Options, stop: threading.Event) -> Work:
     """Choose where reports go and what remembers them; the heavy imports wait until a run needs them."""
 
     def offline() -> Sink:
-        from .offline_sink import OfflineSink
+        from .server.offline import OfflineSink
 
         return OfflineSink(options.offline or Path(), options.output_uri)
 
     def online() -> Sink:
-        from .clearml_sink import ClearmlSink
+        from .server.sink import ClearmlSink
 
         return ClearmlSink(options.timeout, options.output_uri, stop)
 
     def load() -> None:
-        from . import clearml_sink  # noqa: F401  takes more than a second
-        from .clearml_api import configured_host
+        from .server import sink  # noqa: F401  takes more than a second
+        from .server.api import configured_host
 
         configured_host()  # the SDK reads its configuration once, which takes it half a second
 

@@ -1,0 +1,101 @@
+"""Words, numbers and paths as a person reads them; and the one way of writing a line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from ..errors import Exit, YoloClearmlError
+from ..sync.outcomes import Delivered, Facts, Failed
+
+if TYPE_CHECKING:
+    from ..sync.verdict import Verdict
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes for a person: 950 B, 1.4 MB, 263 kB."""
+    if size < 1000:
+        return f"{size} B"
+    amount, unit = size / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if amount >= 99.95 else f"{amount:.1f} {unit}"
+
+
+def shown_path(path: Path) -> str:
+    """Write a path as short as it can be typed, on one line."""
+    try:
+        text = str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        text = str(path)
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Make text from an untrusted directory safe for a terminal: no control characters, one line."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class ReaderGone(Exception):
+    """Nobody reads the output any more, as after ``| head``."""
+
+
+class OutputUnwritable(YoloClearmlError):
+    """The output does not take a line, as on a full disk; raised once, what follows is thrown away."""
+
+    status = Exit.OURS
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Write a line at once; raises ReaderGone and OutputUnwritable."""
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except OSError as cause:
+        # or Python may say at its end that the rest could not be written, as its manual has it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if isinstance(cause, BrokenPipeError):
+            raise ReaderGone from cause
+        raise OutputUnwritable(
+            f"The output cannot be written: {cause.strerror or cause}.",
+            "The work was done all the same; to see how it stands, run it again with its output elsewhere.",
+        ) from cause
+
+
+def sent_text(outcome: Delivered | Failed) -> str:
+    """Write what was sent: 89 events, 14 files (1.5 MB)."""
+    files = f", {counted(outcome.files, 'file')} ({size_text(outcome.size)})" if outcome.files else ""
+    return f"{counted(outcome.events, 'event')}{files}"
+
+
+def mending(proof: Verdict) -> str:
+    """Say what a person does about differences."""
+    if proof.closed is not None:
+        return proof.closed
+    if proof.task_id is None:
+        return "'yolo-clearml upload' sends it."
+    if proof.unsent:
+        return "Not all of it was sent; 'yolo-clearml upload' sends the rest."
+    return "To mend it, 'yolo-clearml upload --force' sends everything again, into the same task."
+
+
+def without(facts: Facts) -> str:
+    """Write that files of a run are not sent, as it goes on after what was done: but for 2 files."""
+    return f" but for {counted(len(facts.left_out), 'file')}" if facts.left_out else ""
+
+
+def proof_text(proof: Verdict, facts: Facts) -> str:
+    """Write what reading back has shown: verified, 213 values and files are the same."""
+    if proof.task_id is None:
+        return "not in ClearML"
+    if proof.differences:
+        return f"differs in {counted(len(proof.differences), 'place')}, {proof.facts} are the same"
+    return f"verified{without(facts)}, {proof.facts} values and files are the same"
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things: 1 run, 2 runs."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

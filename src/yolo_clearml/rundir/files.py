@@ -1,0 +1,224 @@
+"""Reading an untrusted run directory: regular files below it only, never through a link; and replacing a file
+of our own, so that it is whole whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import RunChanged, RunUnreadable
+from ..events import FileStamp
+
+PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
+_JPEG = (b"\xff\xd8\xff", b"\xff\xd9")
+_WHOLE = 2**24  # bytes; pictures have less than 2 MiB
+LARGEST_PICTURE = 2**26  # bytes; what is larger, as a sparse file can be, would be sent for hours
+_END = 2**20  # bytes; the directory of a checkpoint has less than 100 KiB
+_NO_FILE = (
+    *(
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.ENODEV,
+    ),  # gone, a link, a socket, a device
+    *(errno.EINVAL, None),  # a place before its beginning, and what open_regular says of anything else
+)
+
+
+@contextlib.contextmanager
+def open_regular(root: Path, name: str) -> Iterator[BinaryIO]:
+    """Open the regular file ``name`` (forward slashes) below ``root``.
+
+    No link on the way from ``root`` is followed and no FIFO or device is waited for, so a hostile
+    directory can neither point outside itself nor make the reader hang. Raises OSError, also where
+    ``name`` is no regular file.
+    """
+    *folders, last = name.split("/")
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+    finally:
+        os.close(handle)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("not a regular file")
+        file = open(descriptor, "rb")  # noqa: PTH123, SIM115  a descriptor; closed below
+    except BaseException:
+        os.close(descriptor)  # open() does not, where it refuses a descriptor
+        raise
+    with file:
+        yield file
+
+
+def place_of(root: Path, stamp: FileStamp) -> tuple[Path, str]:
+    """Say where `open_regular` finds a file: below the run, or where a followed link leads."""
+    return (Path(stamp.behind.folder), stamp.behind.name) if stamp.behind else (root, stamp.name)
+
+
+@contextlib.contextmanager
+def open_stamped(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
+    """Open a file to send it, and vouch for it: what was read is what ``stamp`` describes.
+
+    Raises RunChanged where the file is another one, or has become another one by the time it is closed.
+    """
+
+    def check() -> None:
+        now = os.fstat(file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (stamp.size, stamp.mtime_ns):
+            raise RunChanged(
+                f"{root / stamp.name} changed while it was being read.", "Run the same command again."
+            )
+
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_regular(*place_of(root, stamp)))
+        except OSError as cause:
+            raise RunChanged(
+                f"{root / stamp.name} cannot be read any more: {cause.strerror or cause}.",
+                "Run the same command again.",
+            ) from cause
+        check()
+        yield file
+        check()
+
+
+def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
+    """Read a whole file of at most ``most`` bytes, and stamp what was read.
+
+    Raises FileNotFoundError, or RunUnreadable where it is too large, no regular file or not readable.
+    """
+    try:
+        with open_regular(root, name) as file:
+            data = file.read(most + 1)
+            now = os.fstat(file.fileno())
+    except FileNotFoundError:
+        raise
+    except OSError as cause:
+        raise RunUnreadable(
+            f"{root / name} cannot be read: {cause.strerror or cause}.",
+            "Make it a regular file that you may read; links are not followed.",
+        ) from cause
+    if len(data) > most:
+        raise RunUnreadable(
+            f"{root / name} is larger than {most // 2**10:,} KiB.",
+            "This is not a file Ultralytics writes; look at what is in it.",
+        )
+    return data, FileStamp(name, len(data), now.st_mtime_ns)
+
+
+def is_judged(cause: OSError) -> bool:
+    """Tell whether an error says of a file that it is none, as `raise_unless_judged` has it."""
+    return cause.errno in _NO_FILE
+
+
+def raise_unless_judged(path: Path, cause: OSError) -> None:
+    """Tell what says something of a file from what only keeps it from being read; raises RunUnreadable.
+
+    A file that is gone, a link or too short will be another one when it is listed again, so a verdict
+    about it may be remembered. One that exists and could not be read may be readable tomorrow, unchanged.
+    """
+    if not is_judged(cause):
+        raise RunUnreadable(
+            f"{path} cannot be read: {cause.strerror or cause}.",
+            "Make it readable, then run the same command again.",
+        ) from cause
+
+
+def content_digest(root: Path, name: str) -> str:
+    """Tell the bytes of a file from others, whatever its times say: 16 hex digits, "" where it is none.
+
+    Of a large file the last MiB stands for all: a checkpoint is a zip, and its end holds the checksums of
+    everything in it. Raises RunUnreadable where it cannot be read.
+    """
+    try:
+        with open_regular(root, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(size - _END if size > _WHOLE else 0)
+            return hashlib.sha256(file.read(_WHOLE)).hexdigest()[:16]
+    except OSError as cause:
+        raise_unless_judged(root / name, cause)
+        return ""
+
+
+def is_whole_picture(root: Path, name: str, called: str | None = None) -> bool:
+    """Tell whether a .png or .jpg begins and ends as its format demands.
+
+    ``called`` is what a run calls it, where that has a link in its place.
+    Ultralytics draws in place and in threads, so a picture can be seen empty or half-written. One that is
+    too large is none. Raises RunUnreadable where it cannot be read.
+    """
+    head, tail = PNG if (called or name).endswith(".png") else _JPEG
+    try:
+        with open_regular(root, name) as file:
+            if file.read(len(head)) != head:
+                return False
+            return file.seek(-len(tail), os.SEEK_END) < LARGEST_PICTURE and file.read() == tail
+    except OSError as cause:
+        raise_unless_judged(root / name, cause)
+        return False
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears at ``path`` whole and durably, or not at all; raises OSError."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(_hold(temporary), "r+b") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _hold(path: Path) -> int:
+    """Make a file to be written by this descriptor alone; waits for another process that writes it.
+
+    What a kill left, or anybody else, is removed and not written into: it may have another name as well.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        made = True
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            made = False
+            try:
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
+                    continue
+                descriptor = os.open(path, flags)
+            except FileNotFoundError:
+                continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            held = os.fstat(descriptor)
+            # whoever held it before has renamed or removed it
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(held, path.lstat()):
+                    if made:
+                        return descriptor
+                    path.unlink()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -1,0 +1,132 @@
+"""Folders to the run directories below them."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from ..errors import UsageError
+from .choice import EVERY_RUN, Choice
+from .scan import ARGUMENT_FILES, NotARun
+
+Found: TypeAlias = "Path | NotARun"
+
+# By these a directory is known as a run's, were it one that died in its setup.
+_RUN_FILES = (*ARGUMENT_FILES, "results.csv")
+# What other commands of Ultralytics leave in a save_dir and no training does, without args.yaml.
+_LEFTOVERS = (
+    ("a validation", ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")),
+    ("a hyperparameter search", ("tune_results.ndjson", "tune_results.csv", "best_hyperparameters.yaml")),
+)
+_PREDICTION = re.compile(r"predict\d*")  # the name Ultralytics gives; of what is in it nothing is sure
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What one look into a folder shows."""
+
+    found: Found | None  # a run, or what only looks like one
+    below: tuple[Path, ...]  # folders that may hold runs, in order of name; none in a run
+
+
+def find_runs(paths: Sequence[Path], choice: Choice = EVERY_RUN) -> Iterator[Found]:
+    """Find the run directories at or below each path that ``choice`` takes, in order of name, each once.
+
+    Links are not followed and runs not entered. What only looks like a run comes as NotARun; a directory
+    that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable. Raises
+    UsageError where a path does not exist or is no directory.
+    """
+    given: set[tuple[int, int]] = set()
+    for path in paths:
+        require_folder(path)
+        # each its own walk: what the patterns leave out below one path, they may take below another
+        for place, folder in walk(path, path, choice, set()):
+            if folder.found is not None and not (len(paths) > 1 and _seen_before(place, given)):
+                yield folder.found
+
+
+def _seen_before(place: Path, given: set[tuple[int, int]]) -> bool:
+    try:
+        status = place.stat()
+    except OSError:
+        return False  # the visit tells
+    identity = (status.st_dev, status.st_ino)
+    before = identity in given
+    given.add(identity)
+    return before
+
+
+def require_folder(path: Path) -> None:
+    """Raise UsageError where a path does not exist or is no directory."""
+    hint = "Give a run directory (the save_dir of a training), or a folder above some."
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise UsageError(f"{path} is not a directory.", hint)
+    except FileNotFoundError as cause:
+        raise UsageError(f"{path} does not exist.", hint) from cause
+    except (OSError, ValueError) as cause:
+        raise UsageError(f"{path} cannot be opened: {getattr(cause, 'strerror', cause)}.", hint) from cause
+
+
+def walk(
+    path: Path,
+    root: Path,
+    choice: Choice,
+    seen: set[tuple[int, int]],
+    known: Collection[Path] = (),
+) -> Iterator[tuple[Path, Folder]]:
+    """Look into a folder and all below it, but for ``known`` runs and what is inside a run.
+
+    ``path`` is ``root`` or below it. A run that ``choice`` does not take looks like an empty folder, and one
+    it does not enter is passed over. ``seen`` are the folders looked into so far, by device and inode; none
+    is looked into twice.
+    """
+    waiting = [path]
+    while waiting:
+        place = waiting.pop()
+        if place in known or not choice.enters(place, root):
+            continue
+        try:
+            identity = place.stat()
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
+            folder = _look_into(place)
+        except (FileNotFoundError, NotADirectoryError):  # since its parent was listed
+            continue
+        except OSError:
+            folder = Folder(place, ())
+        if folder.found is not None and not choice.takes(place, root):
+            folder = Folder(None, folder.below)
+        yield place, folder
+        waiting += reversed(folder.below)
+
+
+def _look_into(place: Path) -> Folder:
+    with os.scandir(place) as listed:
+        entries = list(listed)
+    names = {entry.name for entry in entries}
+    if not names.isdisjoint(_RUN_FILES):
+        return Folder(place, ())
+    below = tuple(place / name for name in sorted(e.name for e in entries if e.is_dir(follow_symlinks=False)))
+    what = next((what for what, files in _LEFTOVERS if not names.isdisjoint(files)), None)
+    if what is None and _PREDICTION.fullmatch(place.name) and len(names) > len(below):
+        what = "a prediction"
+    if what is None:
+        return Folder(None, below)
+    return Folder(NotARun(place, f"is {what}, not a training", "Nothing to do."), below)
+
+
+def run_around(path: Path, root: Path) -> Path | None:
+    """Give the run that ``path``, which lies below ``root`` or is it, belongs to: the outermost one."""
+    place = root
+    for part in ("", *path.relative_to(root).parts):
+        place = place / part
+        if any(os.path.lexists(place / name) for name in _RUN_FILES):
+            return place
+    return None

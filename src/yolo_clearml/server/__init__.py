@@ -1,0 +1,6 @@
+"""How ClearML is spoken to: tasks, events and files, all of it read back; and offline sessions.
+
+From the bottom: one request and its reply (`exchange`), the API, file servers and storages, tasks,
+deliveries; `sink` and `offline` are what the rest of the program sees. Only `api`, `file_server` and
+`storage` import the SDK. It may not know the rules of a release, nor that there is a terminal.
+"""

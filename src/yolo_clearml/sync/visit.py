@@ -1,0 +1,376 @@
+"""One run: look, plan, subtract the ledger, deliver the rest, note what was acknowledged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import (
+    HoldsLess,
+    RunBusy,
+    RunGone,
+    RunUnreadable,
+    TaskOffLimits,
+    UsageError,
+    YoloClearmlError,
+)
+from ..events import Plan, RunState
+from ..replay.rules import Wishes, fitness_by_epoch, main_metric, plan
+from ..rundir.places import left_out, notes, unreadable
+from ..rundir.scan import NotARun, Run, listing, scan
+from .ledger import Held, Ledger, settled_stamp
+from .outcomes import Delivered, Facts, Failed, Outcome, Pending, Progress, Skipped, Started, UpToDate
+from .sinks import Acknowledged, Noted, Prover, Reminder, Revived, Sent, acknowledged
+from .work import Aim, Live, Work
+
+if TYPE_CHECKING:
+    from .verdict import Verdict
+
+_CURVE = 16  # values; as many characters of a line
+
+
+def recognised(path: Path, work: Work, unasked: bool = False) -> UpToDate | tuple[str, Ledger]:
+    """Compare the files with what the ledger says; where it is not the same, give both.
+
+    Where ClearML's configuration has changed since, the server is to be asked first, but for a look that is
+    to be ``unasked``.
+    """
+    settled = settled_stamp(listing(path, work.follow), work.asked)
+    ledger = work.ledgers.load(path)
+    sure = ledger.configured == work.server_hint
+    proven = sure and ledger.verified == settled
+    enough = work.aim is Aim.DELIVER or (work.aim is Aim.DELIVER_AND_VERIFY and proven)
+    chosen = work.task_id in (None, ledger.task)
+    if ledger.settled == settled and (sure or unasked) and enough and chosen and not (work.force or work.new):
+        facts = Facts.restored(ledger.facts)
+        return UpToDate(path, facts, ledger.task, ledger.url, verified=proven, unsure=not sure)
+    return settled, ledger
+
+
+@dataclass(slots=True)
+class _SoFar:
+    """What is known of a run when something goes wrong with it."""
+
+    facts: Facts = field(default_factory=Facts)
+    ledger: Ledger = field(default_factory=Ledger)
+    pending: int | None = None  # events
+    events: int = 0  # acknowledged in this visit
+    files: int = 0
+    size: int = 0  # bytes of files
+    notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
+    unread: RunUnreadable | None = None  # what is to be said of files that the run has and nobody may read
+    revived: bool = False  # as in Delivered
+
+
+def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
+    """Bring ClearML up to date with one run; the last outcome says how it went, and that it is over."""
+    so_far = _SoFar()
+    try:
+        outcome = yield from _visited(path, work, keep_alive, so_far)
+    except HoldsLess as less:
+        outcome = Skipped(path, str(less), less.hint)
+        if so_far.unread is not None:
+            outcome = _failed(path, so_far.unread, so_far)  # it may hold less for that alone
+    except YoloClearmlError as error:
+        outcome = _failed(path, error, so_far)
+    yield outcome
+
+
+def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
+    """Tell how one run stands, from its directory and its ledger alone."""
+    so_far = _SoFar()
+    try:
+        looked = _look(path, work, so_far, unasked=True)
+    except YoloClearmlError as error:
+        return _failed(path, error, so_far)
+    if not isinstance(looked, _Looked):
+        return looked
+    ledger = so_far.ledger if so_far.ledger.run == looked.planned.key else Ledger()
+    pending = acknowledged(ledger.pending(looked.planned)).events
+    if so_far.unread is not None:
+        so_far.pending = pending
+        return _failed(path, so_far.unread, so_far)
+    if ledger.pending(looked.planned):
+        return Pending(path, so_far.facts, ledger.task, ledger.url, pending)
+    unsure = ledger.configured != work.server_hint
+    return UpToDate(path, so_far.facts, ledger.task, ledger.url, looked.again, unsure=unsure)
+
+
+def _failed(path: Path, error: YoloClearmlError, so_far: _SoFar) -> Failed:
+    _drop_frames(error)
+    there = os.path.lexists(path)
+    failure = error if there else RunGone(f"{path} is not there any more.", "Give the path it has now.")
+    ledger = so_far.ledger
+    return Failed(
+        path,
+        so_far.facts,
+        failure,
+        ledger.task,
+        ledger.url,
+        so_far.pending,
+        so_far.events,
+        so_far.files,
+        so_far.size,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A run that was scanned and planned, because its ledger does not say that it is settled."""
+
+    planned: Plan
+    settled: str  # stamp of the files before they were read
+    live: bool
+    again: float | None  # as in Delivered
+    notes: tuple[str, ...]  # of files that are links or pointers
+
+
+def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Looked | UpToDate | Skipped:
+    looked = recognised(path, work, unasked)
+    if isinstance(looked, UpToDate):
+        return looked
+    settled, ledger = looked
+    so_far.ledger = ledger
+    if not unasked and (not ledger.sent or work.force or work.new or work.aim is not Aim.DELIVER):
+        with contextlib.suppress(OSError):
+            if (path / "results.csv").lstat().st_size:  # then there is something to send, or to read back
+                work.sink.begin()
+    run = scan(path, work.now(), work.stale_after, work.follow)
+    if isinstance(run, NotARun):
+        return Skipped(path, run.reason, run.hint, run.again)
+    planned = plan(run, work.wishes)
+    if not work.new and work.task_id is None:
+        planned, so_far.notes = _as_made(planned, ledger, work.wishes)
+    so_far.facts = facts_of(run, planned, work.wishes)
+    unread, live = unreadable(path, run.places), run.state is RunState.LIVE
+    if unread is not None and live:  # which is looked at again anyway, and must be kept alive
+        so_far.notes += (f"{unread} {unread.hint}",)
+    else:
+        so_far.unread = unread
+    return _Looked(planned, settled, live, run.again, tuple(notes(run.places)))
+
+
+def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
+    known = work.live.pop(path, None)
+    if keep_alive and known is not None and _kept_alive(path, known, work, so_far):
+        work.live[path] = known
+        return known.outcome
+    looked = _look(path, work, so_far)
+    if not isinstance(looked, _Looked):
+        return looked
+    # looking again must find the same: a run that ended is settled, one that lives is not
+    # nor is one with a file that could not be read: to be readable changes nothing that is listed
+    settled = None if looked.live or so_far.unread else looked.settled
+    alive = looked.live and (keep_alive or _unheard(path, work))
+    if work.aim is Aim.VERIFY:
+        ledger = so_far.ledger
+        outcome: Delivered | UpToDate = UpToDate(
+            path, so_far.facts, ledger.task, ledger.url, notes=looked.notes
+        )
+    else:
+        with work.ledgers.hold(path) as held:
+            outcome = yield from _deliver(path, looked.planned, held, settled, alive, work, so_far)
+    if work.aim is not Aim.DELIVER:
+        outcome = replace(outcome, proof=_prove(path, looked, settled, work))
+    if so_far.unread is not None and not (outcome.proof and outcome.proof.differences):
+        told = " ".join((so_far.unread.hint, *outcome.notes))  # a failure has no notes of its own
+        raise RunUnreadable(str(so_far.unread), told)
+    if looked.live and outcome.task_id is not None:
+        facts, task, url = outcome.facts, outcome.task_id, outcome.url
+        same = UpToDate(path, facts, task, url, looked.again)
+        work.live[path] = Live(looked.planned.key, task, looked.settled, same)
+    return replace(outcome, again=looked.again)
+
+
+def _kept_alive(path: Path, known: Live, work: Work, so_far: _SoFar) -> bool:
+    """Tell a live run's task that it goes on, where that is all there is to do; else False."""
+    again = known.outcome.again
+    same = settled_stamp(listing(path, work.follow), work.asked) == known.settled
+    sink = work.sink()
+    if not same or (again is not None and work.now() >= again) or not isinstance(sink, Reminder):
+        return False
+    so_far.facts, so_far.pending = known.outcome.facts, 0
+    so_far.ledger = Ledger(task=known.task, url=known.outcome.url)
+    return sink.keep_alive(known.task, known.key)
+
+
+def _unheard(path: Path, work: Work) -> bool:
+    """Tell whether a run's task has heard nothing for long; its ledger is written whenever it hears."""
+    if work.silence is None:
+        return False
+    written = work.ledgers.written(path)
+    # a time that is yet to come says nothing
+    return written is not None and not 0 <= work.now() - written < work.silence
+
+
+def _prove(path: Path, looked: _Looked, settled: str | None, work: Work) -> Verdict:
+    """Read everything back; that it was the same is remembered until something changes."""
+    sink = work.sink()
+    if not isinstance(sink, Prover):
+        raise UsageError(
+            "There is no server to read anything back from.", "Leave --offline or --dry-run out to verify."
+        )
+    there = work.ledgers.load(path)
+    ours = there.run == looked.planned.key and there.server == work.sink().server
+    ledger = there if ours else Ledger()
+    verdict = sink.verify(looked.planned, path, ledger.task, ledger.copy)
+    verdict = replace(verdict, unsent=ledger.task is not None and bool(ledger.pending(looked.planned)))
+    if ledger.task is not None and verdict.task_id != ledger.task:
+        # the task was deleted, whatever there is instead: nothing that was acknowledged is there any more
+        known = replace(ledger, task=None, url=None, sent={}, settled=None, verified=None)
+    elif verdict.differences:
+        known = replace(ledger, verified=None)
+    else:
+        proven = ledger.settled == settled and ledger.configured == work.server_hint
+        known = replace(ledger, verified=settled if proven else None)
+    if known != ledger:  # ours, then
+        with contextlib.suppress(RunBusy), work.ledgers.hold(path) as held:
+            if held.ledger == ledger:  # what was verified, not what another call has made of it meanwhile
+                held.save(known)
+    return verdict
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Let go of the frames an error went through: kept with thousands of failures, each holds a whole run."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def facts_of(run: Run, planned: Plan, wishes: Wishes) -> Facts:
+    """Collect what a line of output says of a run."""
+    asked = run.args.get("epochs")
+    metric = main_metric(run)
+    fitness = fitness_by_epoch(run, wishes)
+    return Facts(
+        project=planned.project,
+        name=planned.name,
+        tags=planned.tags,
+        state=run.state,
+        epochs=len(run.table.rows),
+        of_epochs=asked if type(asked) is int else None,
+        best=metric[:2] if metric else None,
+        latest=metric[2] if metric else None,
+        fitness=max(fitness, default=None),
+        curve=tuple(float(f"{value:.4g}") for value in _evenly(fitness, _CURVE)),
+        events=acknowledged(planned.reports).events,
+        missing=planned.missing,
+        left_out=left_out(run.places),
+    )
+
+
+def _evenly(values: Sequence[float], most: int) -> Sequence[float]:
+    """Take so many values at the most, evenly spaced, the first and the last among them."""
+    if len(values) <= most:
+        return values
+    return [values[round(n * (len(values) - 1) / (most - 1))] for n in range(most)]
+
+
+def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> tuple[Plan, tuple[str, ...]]:
+    """A task keeps the project, name and tags it was made with; say so where others are wished for."""
+    made = Facts.restored(ledger.facts)
+    if ledger.run != planned.key or ledger.task is None or made.project is None or made.name is None:
+        return planned, ()
+    kept = replace(planned, project=made.project, name=made.name, tags=made.tags)
+    if kept == planned or wishes == Wishes(rules=wishes.rules):
+        return kept, ()
+    note = (
+        f"ClearML holds this run already, as {made.name!r} in {made.project!r}, and it is left there:"
+        " --project, --name and --tags are for a task that is made; --new makes one."
+    )
+    return kept, (note,)
+
+
+@contextlib.contextmanager
+def _given_up_if_off_limits(held: Held) -> Iterator[None]:
+    """Let the next --new make another task where a person has closed the one that was begun."""
+    try:
+        yield
+    except TaskOffLimits:
+        if held.ledger.anew:
+            held.save(replace(held.ledger, anew=False))
+        raise
+
+
+def _deliver(
+    path: Path,
+    planned: Plan,
+    held: Held,
+    settled: str | None,
+    alive: bool,
+    work: Work,
+    so_far: _SoFar,
+) -> Generator[Outcome, None, Delivered | UpToDate]:
+    # another training, in the same directory before this one, may have written the ledger there is
+    ledger = held.ledger if held.ledger.run == planned.key else Ledger(run=planned.key)
+    if work.task_id not in (None, ledger.task):
+        ledger = Ledger(run=planned.key)
+    # a --new that was killed goes on with what it had begun: run again, it must not make one task more
+    anew = work.new and not ledger.anew
+    pending = planned.reports if work.force or anew else ledger.pending(planned)
+    so_far.ledger, so_far.pending = ledger, acknowledged(pending).events
+    if pending or alive or ledger.configured != work.server_hint:
+        sink = work.sink()
+        server = sink.server
+        elsewhere = server is not None and server != ledger.server
+        if not elsewhere and ledger.task is not None and ledger.configured != work.server_hint:
+            # a server that was set up anew, or is at the end of a tunnel, may have the address of another
+            elsewhere = not sink.has(ledger.task)
+        if elsewhere:
+            ledger, pending = Ledger(server=server, run=planned.key), planned.reports
+            anew = work.new
+        if ledger.configured != work.server_hint:  # nobody has read anything back from here
+            ledger = replace(ledger, configured=work.server_hint, verified=None)
+    if pending or alive:
+        if anew:
+            copy = os.urandom(4).hex()
+            ledger = replace(ledger, task=None, url=None, sent={}, copy=copy, settled=None, anew=True)
+            held.save(ledger)  # before the task is made: a crash must not cost a second one
+        with (
+            _given_up_if_off_limits(held),
+            work.sink().open(planned, path, ledger.task, ledger.copy, work.task_id) as delivery,
+        ):
+            if delivery.fresh:
+                ledger, pending = replace(ledger, sent={}), planned.reports
+            # what was sent before has changed on disk since, and so it goes over what ClearML holds
+            over = {report.key for report in pending} if work.force else set(ledger.sent)
+            facts = so_far.facts.stored()
+            # a proof is of what was there before this delivery
+            known = replace(ledger, task=delivery.task_id, url=delivery.url, facts=facts)
+            known = replace(known, settled=None, verified=None)
+            so_far.ledger, so_far.pending = known, acknowledged(pending).events
+            if pending:
+                # before the first event: a crash must cost neither a second task nor what --force asked for
+                ledger = known.forget(pending, over)
+                held.save(ledger)
+                yield Started(path, so_far.facts, acknowledged(pending).size)
+            for step in delivery.deliver(pending, over):
+                match step:
+                    case Sent():
+                        yield Progress(path, step.size)
+                    case Acknowledged():
+                        ledger = ledger.acknowledge(step.reports)
+                        held.save(ledger)
+                        so_far.pending -= acknowledged(step.reports).events
+                        so_far.events += step.events
+                        so_far.files += step.files
+                        so_far.size += step.size
+                    case Noted():
+                        so_far.notes += (step.text,)
+                    case Revived():
+                        so_far.revived = True
+    asked = ledger.configured != held.ledger.configured
+    word = alive and not pending and work.silence is not None  # see `_unheard`
+    if ledger.anew or asked or word or (settled is not None and ledger.settled != settled):
+        held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
+    if not pending:
+        notes = so_far.notes if settled is not None else ()  # or it would be said at every look
+        task, url = ledger.task, ledger.url
+        return UpToDate(path, so_far.facts, task, url, notes=notes, revived=so_far.revived)
+    sent = (so_far.events, so_far.files, so_far.size)
+    told = (*planned.notes, *so_far.notes)
+    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, told, revived=so_far.revived)
