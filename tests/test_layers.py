@@ -23,7 +23,8 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "ground": ("errors", "events"),
     "rundir": (
         *("choice", "results_csv", "files", "places", "arguments", "checkpoint", "release", "times"),
-        *("relatives", "fitness", "dating", "ending", "mixed", "scan", "finding", "identity"),
+        *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
+        *("finding", "identity"),
     ),
     "replay": ("eras", "rules", "figures"),
     "sync": (

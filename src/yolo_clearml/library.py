@@ -15,7 +15,8 @@ from .replay.rules import SHORTEST_NAME, Wishes, plan
 from .rundir.choice import EVERY_RUN, Choice
 from .rundir.finding import Found
 from .rundir.release import parse_release
-from .rundir.scan import NotARun, Run, scan
+from .rundir.run import NotARun, Run
+from .rundir.scan import scan
 from .sync.engine import sync
 from .sync.ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
 from .sync.outcomes import Failed, Outcome, Pending, Skipped, UpToDate

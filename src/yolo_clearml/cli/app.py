@@ -23,7 +23,7 @@ from ..errors import Exit, OurFault, UsageError, YoloClearmlError, public
 from ..library import Options, require
 from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import Found, find_runs
-from ..rundir.scan import NotARun
+from ..rundir.run import NotARun
 from ..sync.outcomes import Delivered, Failed, Outcome, Progress, Started, UpToDate
 from ..sync.sinks import RecordingSink
 from .console import Console, Plans, choose, say_error

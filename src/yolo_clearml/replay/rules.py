@@ -39,7 +39,7 @@ from ..rundir.places import Earlier, Empty, Torn, described, notes
 from ..rundir.relatives import Relative
 from ..rundir.release import Release
 from ..rundir.results_csv import Row
-from ..rundir.scan import Run, plots_wanted
+from ..rundir.run import Run, plots_wanted
 from .eras import ERAS, YOLOV5, Era, PlotRule, era_of, eras_between, likeliest_era
 
 SHORTEST_NAME = 3  # characters; ClearML refuses shorter projects, tasks and models

@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from ..errors import UsageError
 from .choice import EVERY_RUN, Choice
-from .scan import ARGUMENT_FILES, NotARun
+from .listing import ARGUMENT_FILES
+from .run import NotARun
 
 Found: TypeAlias = "Path | NotARun"
 

@@ -34,7 +34,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
-from .scan import Run
+from .run import Run
 
 # Of releases without a time column: each is in default.yaml from 8.0.100 to 8.3.8, or in YOLOv5's opt.yaml.
 _LEFT_ALONE = (
