@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .errors import UsageError
 from .events import Plan
-from .replay.rules import SHORTEST_NAME, Wishes, plan
+from .replay.names import SHORTEST_NAME
+from .replay.rules import Wishes, plan
 from .rundir.choice import EVERY_RUN, Choice
 from .rundir.finding import Found
 from .rundir.release import parse_release
