@@ -50,7 +50,7 @@ def user_properties(run: Run) -> Properties:
         "run_directory": save_dir(run),
         "release": f"{run.releases}{'' if run.releases.known else GUESSED}",
     }
-    # the same names in every state: a run that is resumed writes over what was said when it had stopped
+    # the same names in every state: a run that is resumed writes over what was reported when it had stopped
     live, asked = run.state is RunState.LIVE, run.args.get("epochs", "unknown")
     values["trained_until"] = "still training" if live else _date(run, run.times.ended)
     values["epochs"] = f"of {asked}" if live else f"{len(run.table.rows)} of {asked}"
@@ -58,7 +58,7 @@ def user_properties(run: Run) -> Properties:
 
 
 def _date(run: Run, milliseconds: int) -> str:
-    """Say when something happened and, where it is not as sure as can be, what that rests on."""
+    """Write when something happened and, where it is not as sure as can be, what that rests on."""
     if run.dated is Dated.NOTHING:
         return f"unknown: {run.dated.value}, {_iso(run.times.ended)}"
     return _iso(milliseconds) + (f" ({run.dated.value})" if run.dated.value else "")

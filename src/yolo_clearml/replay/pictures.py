@@ -64,7 +64,7 @@ def _plotted(run: Run, era: Era) -> set[str]:
 
 
 def _drawn(run: Run, stamp: FileStamp, otherwise: int) -> int:
-    """When a picture was drawn, in milliseconds since the epoch; a copy's file times do not tell."""
+    """When a picture was drawn, in milliseconds since the epoch; a copy's file times do not show it."""
     return otherwise if run.copied else stamp.mtime_ns // 1_000_000
 
 

@@ -44,7 +44,7 @@ _MAIN_METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user asked for instead of what the run itself says."""
+    """What the user asked for instead of what the run itself states."""
 
     project: str | None = None
     name: str | None = None
@@ -55,7 +55,7 @@ class Wishes:
 def plan(run: Run, wishes: Wishes) -> Plan:
     """Work out everything ClearML should know about ``run`` by now; the same run gives the same plan.
 
-    Where the release is not known, and those that it may be did not all report this alike, a note says so.
+    Where the release is not known, and those that it may be did not all report this alike, a note states it.
     """
     planned = _plan(run, wishes, era_by(run, wishes.rules))
     if run.releases.known or run.relative is not None or wishes.rules is not None:
@@ -230,7 +230,7 @@ def _output_model(run: Run, era: Era, name: str, iterations: Iterations, draft: 
     if stamp is None or run.best is None:
         draft.missing.append("the output model (weights/best.pt)")
         place = run.places.get("weights/best.pt")
-        if isinstance(place, (Torn, Empty, Earlier)):  # of others it is said what they are, and what helps
+        if isinstance(place, (Torn, Empty, Earlier)):  # of others a note states what they are, and what helps
             again = "Restore it as Ultralytics wrote it, then run the same command again."
             draft.notes.append(f"The output model is not sent (weights/best.pt: {described(place)}). {again}")
         return

@@ -108,7 +108,7 @@ def _list_link(path: Path, name: str, follow: Sequence[Path], found: list[Listed
 
 
 def _target(path: Path) -> str:
-    """Where a link says it leads; of a file in a folder that is a link, where that does."""
+    """Where a link leads by its own text; of a file in a folder that is a link, where that does."""
     return str((path if path.is_symlink() else path.parent).readlink())
 
 
@@ -125,7 +125,7 @@ def _list_behind(path: Path, follow: Sequence[Path], found: list[Listed]) -> Non
 
 
 def is_of_a_run(name: str) -> bool:
-    """Tell whether a file of this name, relative to the run directory, has a say in what is reported."""
+    """Return whether what is reported depends on a file of this name, relative to the run directory."""
     return name in _DATA_FILES or _is_picture(name)
 
 

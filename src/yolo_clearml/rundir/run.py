@@ -33,7 +33,7 @@ class Run:
     table: Table  # of the newest training, one row per epoch
     earlier_rows: int  # of older trainings in the same file
     times: Times
-    copied: bool  # without its file times, so that they say nothing
+    copied: bool  # without its file times, so that they show nothing
     again: float | None  # seconds since the epoch; when it counts as dead, if nothing is written by then
     relative: Relative | None  # whose trainer wrote it, if not that of a release whose callback is known
     best: Checkpoint | None
@@ -57,5 +57,5 @@ class NotARun:
 
 
 def plots_wanted(args: Mapping[str, object], yolov5: bool) -> bool:
-    """Tell whether the training was asked to draw pictures, results.png the last of them."""
+    """Return whether the training was asked to draw pictures, results.png the last of them."""
     return not args.get("noplots", False) if yolov5 else bool(args.get("plots", True))
