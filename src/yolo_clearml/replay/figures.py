@@ -20,10 +20,7 @@ _MOST_PIXELS = 2 * 89_478_485  # where Pillow takes a picture for a bomb
 _LARGEST = 1e38  # an axis from -1e308 to 1e308 is longer than a float holds
 _SIGMA = 3  # epochs; of the gaussian that smooths
 _RADIUS = 4 * _SIGMA  # epochs; where scipy.ndimage cuts the gaussian off
-_UNSIZED = (
-    640,
-    480,
-)  # pixels; as the SDK's report_image_plot_and_upload has them of a picture without a size
+_UNSIZED = (640, 480)  # pixels; as the SDK's report_image_plot_and_upload has it of a picture without a size
 _DRAWING = threading.Lock()  # matplotlib's font and text caches are not made for threads
 
 
