@@ -185,6 +185,20 @@ def uploaded(stage: Stage) -> None:
     stage.options["aim"] = Aim.VERIFY
 
 
+def grown(stage: Stage) -> None:
+    """A run without times of which a row was reported while it trained, and that has ended since."""
+    table = stage.run / "results.csv"
+    rows = [line.split(b",") for line in table.read_bytes().splitlines()]
+    rewrite(table, b"".join(b",".join((row[0], *row[2:])) + b"\n" for row in rows))
+    whole = stage.run.with_name("whole")
+    shutil.copytree(stage.run, whole, dirs_exist_ok=True)
+    died(stage)
+    assert isinstance(stage.act(), Delivered)
+    (task,) = stage.server.tasks
+    stage.server.ask("tasks.started", task=task, force=True)
+    shutil.copytree(whole, stage.run, dirs_exist_ok=True)
+
+
 LOGIN = {"auth.login", "tasks.get_all_ex"}
 SEND = {"tasks.started", "tasks.edit_hyper_params", "events.add_batch", "files:POST", "tasks.completed"}
 SEND |= {"events.get_task_log"}
@@ -209,6 +223,10 @@ SCENARIOS: dict[str, tuple[Prepare, set[str]]] = {
     "renamed": (renamed, LOGIN | SEND | (MODEL - {"models.create"}) | {"models.edit"}),
     "raced": (raced, LOGIN | MAKE | SEND | MODEL | {"tasks.delete", "models.delete"}),
     "verify": (uploaded, LOGIN | READ),
+    "grown": (
+        grown,
+        LOGIN | SEND - {"tasks.started"} | MODEL | {"projects.get_all_ex", "tasks.edit_runtime"},
+    ),
 }
 # where the rest is asked for as in another scenario, and struck there
 STRUCK = {
@@ -218,6 +236,7 @@ STRUCK = {
     "renamed": {"models.edit"},
     "raced": {"tasks.delete", "models.delete"},
     "task-id": {"tasks.get_all_ex", "tasks.edit_hyper_params", "tasks.started"},
+    "grown": {"tasks.edit_runtime"},
 }
 
 
