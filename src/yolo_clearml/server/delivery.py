@@ -40,9 +40,9 @@ from ..replay.figures import draw_results, picture_size
 from ..rundir.files import open_stamped
 from ..sync.sinks import Acknowledged, Noted, Revived, Sent, Step, acknowledged, file_size
 from . import adoption, payloads, reader, task_log
-from .adoption import REASON, mark_of, stopped_by_hand, told_now
 from .api import Api, RefusedRequest
 from .destination import FILES_SERVER, PLOTS_SERVER, Decide, Destination, naming
+from .ownership import REASON, mark_of, reported_live, stopped_by_hand
 from .payloads import Json
 from .tasks import CLOSED, PUBLISHED, by_id, delete, given_up, mark, require_writable
 
@@ -194,7 +194,7 @@ class TaskDelivery:
                 "Give the id of this run's own task, or none; --force writes over what it holds.",
             )
         status = self._task["status"]
-        theirs = told_now(self._task)
+        theirs = reported_live(self._task)
         if theirs:
             lacking = [report for report in lacking if report.key != STATUS]
             if any(report.events != (Status(RunState.LIVE),) for report in reports if report.key == STATUS):

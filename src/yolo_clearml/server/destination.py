@@ -16,8 +16,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import YoloClearmlError
-from .adoption import key_of, mark_of
 from .api import Api
+from .ownership import key_of, mark_of
 from .payloads import Json
 
 RUNTIME_DESTINATION = (
@@ -49,7 +49,7 @@ def by_default(api: Api, option: str | None, of_project: str | None) -> Destinat
     if of_project:
         return Destination(of_project, "the default output destination of the project in ClearML")
     if api.output_uri:
-        return Destination(api.output_uri, api.output_uri_said_by)
+        return Destination(api.output_uri, api.output_uri_named_by)
     return Destination(api.files_host, FILES_SERVER)
 
 

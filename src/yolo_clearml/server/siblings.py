@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 from ..events import Plan, Scalar
 from ..rundir.identity import UNTOLD, differ
-from .adoption import Measure
 from .api import Api
 from .payloads import Json
 from .reader import curves
+from .recognition import Measure
 
 ROWS_KEY = "yolo_clearml_rows"  # in a task's runtime, beside the key
 _RATES = ("lr", "x")  # titles of curves that follow from the arguments alone; the second is YOLOv5's
@@ -89,5 +89,5 @@ def _telling(plan: Plan) -> Iterator[Scalar]:
             first = point.iteration if first is None else first
             if point.iteration == first or point.iteration in plan.unsure or point.title in _RATES:
                 continue
-            if measure.tells(point):
+            if measure.distinguishes(point):
                 yield point

@@ -15,11 +15,12 @@ from ..events import Plan
 from ..sync.sinks import Delivery
 from ..sync.verdict import Verdict, no_task
 from . import adoption, reader, siblings
-from .adoption import key_of, mark_of
 from .api import Api
 from .delivery import TaskDelivery
 from .destination import RUNTIME_DESTINATION, Decide, Destination, of_task
+from .ownership import key_of, mark_of
 from .payloads import RUNTIME_KEY
+from .recognition import Found, Measure
 from .tasks import (
     alike,
     by_id,
@@ -69,7 +70,7 @@ class ClearmlSink:
     ) -> Iterator[Delivery]:
         """Find the task, else make it; raises TaskOffLimits where a person has closed it to writers."""
         key = plan.key + copy
-        found = adoption.Found()
+        found = Found()
         with self._logged_in() as api:
             if given is None:
                 task, found = find(api, plan, task_id, copy)
@@ -110,7 +111,7 @@ class ClearmlSink:
             if task is None:
                 return no_task(task_id)
             ours = mark_of(task) is None and key_of(task) is not None
-            same = operator.eq if ours else adoption.Measure.of(plan).same
+            same = operator.eq if ours else Measure.of(plan).same
             verdict = reader.verify(api, plan, root, str(task["id"]), same)
             verdict = verdict if ours else adoption.but_for_better(plan, verdict, task)
             return replace(verdict, closed=why_closed(plan, task, ours)) if verdict.task_id else verdict

@@ -15,10 +15,10 @@ from functools import partial
 
 from ..errors import HoldsLess, ServerRefused, TaskOffLimits
 from ..events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
-from . import adoption, payloads, siblings
-from .adoption import REASON, WATCHDOG, is_archived, key_of, mark_of
+from . import payloads, recognition, siblings
 from .api import Api, RefusedRequest
 from .destination import RUNTIME_DESTINATION, Destination, by_default
+from .ownership import REASON, WATCHDOG, is_archived, key_of, mark_of
 from .payloads import RUNTIME_KEY, Json
 from .reader import project_named
 
@@ -30,7 +30,7 @@ _FIELDS += ["system_tags", "models.output", _PROPERTIES]
 _DELETION = {"force": True, "delete_external_artifacts": False}
 
 
-def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | None, adoption.Found]:
+def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | None, recognition.Found]:
     """Find the task of a run, made by us or told by the live callback, and what came of looking."""
     key = plan.key + copy
     others: set[str] = set()
@@ -40,8 +40,8 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
         or siblings.own(api, plan, _marked(api, plan, key), others)
     )
     if task is not None or copy:  # a copy was asked for with --new, whatever there is
-        return task, adoption.Found(others=frozenset(others))
-    found = replace(adoption.search(api, plan, key), others=frozenset(others))
+        return task, recognition.Found(others=frozenset(others))
+    found = replace(recognition.search(api, plan, key), others=frozenset(others))
     if found.task_id is not None and found.task_id not in others:
         return by_id(api, found.task_id), found
     notes = found.notes if found.task_id is None else ()
@@ -51,7 +51,7 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
 
 
 def make(
-    api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None
+    api: Api, plan: Plan, key: str, found: recognition.Found, output_uri: str | None
 ) -> tuple[Json, Destination]:
     """Make the task; if another uploader made one meanwhile, both keep the older."""
     with api.alone(plan.project) as again:  # then what was not there a moment ago may be
@@ -160,7 +160,7 @@ def _marked(api: Api, plan: Plan, key: str) -> list[Json]:
     So is one that was imported from an offline session.
     """
     marked = _found(api, f"{_PROPERTIES}.{RUNTIME_KEY}.value", key)
-    return [task for task in marked if adoption.holds_it(plan, task)]
+    return [task for task in marked if recognition.holds_it(plan, task)]
 
 
 def _found(api: Api, place: str, key: str) -> list[Json]:
