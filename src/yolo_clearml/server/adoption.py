@@ -44,7 +44,7 @@ _WHAT_AND_WHERE = (SAVE_DIR, "task", "model", "data")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A report held against a task that somebody else has told."""
+    """A report held against a task that somebody else reported."""
 
     report: Report
     lacking: tuple[Event, ...]  # what the task has nothing of
@@ -54,7 +54,7 @@ class Compared:
 
 
 def compared(api: Api, plan: Plan, root: Path, holds: Holds, reports: Sequence[Report]) -> list[Compared]:
-    """Say of each report what a task lacks of it, and what it contradicts."""
+    """Give for each report what a task lacks of it, and what it contradicts."""
     files, measure = BothSides(api, root), Measure.of(plan)
     with ThreadPoolExecutor(_AT_ONCE, "compare") as pool:
         return list(pool.map(lambda report: _compared(report, holds, files, measure), reports))
@@ -89,7 +89,7 @@ def _lacks(report: Report, event: Event, holds: Holds, files: Files, measure: Me
             missing = {name: value for name, value in values.items() if name not in known}
             rest = replace(event, values={name: value for name, value in values.items() if name in known})
             return replace(event, values=missing) if missing else None, _otherwise(report, rest, holds, files)
-        case Properties():  # ours alone: what they said of a run that went on is out of date
+        case Properties():  # ours alone: what they state of a run that went on is out of date
             return None if _is_there(report, event, holds, files) else event, ()
         case Scalar():
             there = holds.scalars.get((event.title, event.series), {}).get(event.iteration)
@@ -136,7 +136,7 @@ def _any_there(urls: Sequence[str], files: Files) -> bool:
 
 
 def ended_right(state: RunState, status: str, reason: str) -> bool:
-    """Tell whether a task may keep its status: who told it knows how it ended, but not that it went on."""
+    """Check whether a task may keep its status: who reported it knows how it ended, not that it went on."""
     if status in ("failed", "closed", "publishing", "published"):
         return True
     match state:
@@ -149,7 +149,7 @@ def ended_right(state: RunState, status: str, reason: str) -> bool:
 
 
 def another_training(plan: Plan, holds: Holds) -> bool:
-    """Tell whether a task holds another training: of the points both have, most are otherwise.
+    """Check whether a task holds another training: of the points both have, most are otherwise.
 
     Learning rates do not count, for they follow from the hyperparameters alone. Where both hold points and
     share none, what was trained where has to be the same.
@@ -164,13 +164,13 @@ def another_training(plan: Plan, holds: Holds) -> bool:
     ]
     if agree or not holds.scalars:
         return 2 * sum(agree) < len(agree)
-    told = {
+    stated = {
         name: parameter.value
         for (section, name), parameter in holds.parameters.items()
         if section != PROPERTIES
     }
     return any(
-        name in _WHAT_AND_WHERE and told.get(name, parameter.value) != parameter.value
+        name in _WHAT_AND_WHERE and stated.get(name, parameter.value) != parameter.value
         for _, values in arguments_of(plan)
         for name, parameter in values.items()
     )
@@ -207,13 +207,13 @@ def but_for_better(plan: Plan, verdict: Verdict, task: Json) -> Verdict:
 
 
 def sentences(compared: Sequence[Compared]) -> Iterator[str]:
-    """Say what a task holds otherwise than the disk: the first few in words, the others counted."""
+    """Describe what a task holds otherwise than the disk: the first few in words, the others counted."""
     contradictions = [difference for each in compared for difference in each.contradictions]
     unread = sum(each.unread for each in compared)
     if unread:
         yield (
             f"{unread} files that ClearML lists could not be read back, so they were not compared;"
-            " 'yolo-clearml verify' tells when they can."
+            " 'yolo-clearml verify' reports when they can."
         )
     for difference in contradictions[:_SHOWN]:
         yield f"ClearML holds another {difference}; --force overwrites it."

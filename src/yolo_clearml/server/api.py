@@ -54,7 +54,7 @@ _JSON = json.JSONEncoder(allow_nan=False)
 
 
 class RefusedRequest(ServerRefused):
-    """The server said no, with its own code and subcode (apiserver/apierrors)."""
+    """The server refused a request, with its own code and subcode (apiserver/apierrors)."""
 
     def __init__(self, endpoint: str, code: int, subcode: int, message: str) -> None:
         self.code, self.subcode, self.message = code, subcode, message
@@ -123,7 +123,7 @@ class Api:
         return f"{self.host}#{company}" if company else self.host
 
     def task_url(self, project_id: str | None, task_id: str) -> str | None:
-        """Give the address of a task's curves; None where the web server cannot be told.
+        """Give the address of a task's curves; None where the web server is unknown.
 
         The web app takes ``*`` for no project. It calls tasks experiments, and their curves metrics, up to
         API 2.30, as the SDK knows (`Task.get_task_output_log_web_page`).
@@ -238,7 +238,7 @@ class Api:
     def upload(self, base: str, files: Mapping[str, BinaryIO], advance: Callable[[int], None]) -> None:
         """Store files by their keys below ``base``; returns only if the storage has confirmed each of them.
 
-        ``advance`` is told the bytes sent. Raises as `FileServers.upload`.
+        ``advance`` is called with the bytes sent. Raises as `FileServers.upload`.
         """
         if urlsplit(base).scheme in ("http", "https"):
             self._files.upload(base, files, advance)
@@ -248,7 +248,7 @@ class Api:
             advance(file.seek(0, 2))
 
     def fetch(self, url: str, most: int) -> Content | None:
-        """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
+        """Read a stored file, up to ``most`` bytes, and give its `Content`; None where none is.
 
         Raises as `FileServers.fetch`.
         """

@@ -100,9 +100,10 @@ class _Candidate:
 
 
 def search(api: Api, plan: Plan, key: str) -> Found:
-    """Look for the one task that is certainly this run, told by the live callback; raises as `Api.call` does.
+    """Look for the one task that is certainly this run, reported by the live callback.
 
     It is looked for under the project and name that the run itself asks for, and under those wished for.
+    Raises as `Api.call` does.
     """
     places = dict.fromkeys([plan.folder, (plan.project, plan.name)])
     projects = {name: project_named(api, name) for name in dict.fromkeys(project for project, _ in places)}
@@ -115,7 +116,7 @@ def search(api: Api, plan: Plan, key: str) -> Found:
 
 
 def holds_it(plan: Plan, row: Json) -> bool:
-    """Tell whether a task that is marked with a run's key can be believed to hold it.
+    """Check whether a task that is marked with a run's key can be believed to hold it.
 
     A person's clone has the mark as well. As long as it is yet to begin it holds nothing, but so does a task
     that was reset, which still has the run's hyperparameters.
@@ -153,7 +154,7 @@ def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
 
 
 def _named_so(api: Api, project_id: str, name: str, plan: Plan) -> Iterator[Json]:
-    """Give the tasks of a name that may fit; where the plan says where it was trained, only those from there.
+    """Give the tasks of a name that may fit; only those trained in the same place where the plan states it.
 
     Hundreds of tasks have the default name, each with a hundred hyperparameters.
     """
@@ -215,14 +216,14 @@ def _judge(api: Api, plan: Plan, task_id: str, fit: _Fit, looks: int) -> _Candid
         if (there := holds.scalars.get((point.title, point.series), {}).get(point.iteration)) is not None
     ]
     right = all(measure.agrees(point, there) for point, there in pairs)
-    told = any(measure.distinguishes(point) for point, _ in pairs)
+    distinguished = any(measure.distinguishes(point) for point, _ in pairs)
     facts = but_points(report for report in plan.reports if report.key != FINAL)
     size = all(
         measure.same(event.value, holds.single_values.get(event.name, event.value))
         for event in facts
         if isinstance(event, SingleValue)
     )
-    if right and told and size:
+    if right and distinguished and size:
         return _Candidate(task_id, fit, frozenset(point.iteration for point, _ in pairs))
     return _Candidate(task_id, _Fit.PARTLY)
 
@@ -246,7 +247,7 @@ def _judged(candidates: Sequence[_Candidate]) -> Found:
 def _taken(task_id: str, earlier: Sequence[str] = ()) -> str:
     text = f"ClearML holds this run already: the task {task_id} is completed with what it lacks"
     if earlier:
-        text += f". It goes on from {', '.join(earlier)}, told before a resume and left as it is"
+        text += f". It goes on from {', '.join(earlier)}, reported before a resume and left as it is"
     return f"{text}; --new makes a task of its own."
 
 
@@ -260,7 +261,7 @@ def _not_taken(why: str, candidates: Sequence[str]) -> str:
 
 
 def arguments_of(plan: Plan) -> Iterator[tuple[str, Mapping[str, Parameter]]]:
-    """Give the sections of hyperparameters that a plan tells, and what is in them."""
+    """Give the sections of hyperparameters of a plan, and what is in them."""
     for event in but_points(plan.reports):
         if isinstance(event, Hyperparameters):
             yield event.section, event.values
