@@ -18,7 +18,7 @@ from live import RENDERED, expected, tell, tell_by_sdk
 from test_verify import planned
 from uploading import end_state, fails, upload
 
-from yolo_clearml.server import adoption
+from yolo_clearml.server import recognition
 from yolo_clearml.server.sink import ClearmlSink
 from yolo_clearml.sync.ledger import LEDGER_NAME
 from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
@@ -266,7 +266,7 @@ def test_too_many_alike_are_not_even_read(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where dozens have the hyperparameters of one run, none is taken, and that is said."""
-    monkeypatch.setattr(adoption, "_MOST_READ", 1)
+    monkeypatch.setattr(recognition, "_MOST_READ", 1)
     run = make_run(DETECT)
     lives = [tell(server, expected(LIVE), run) for _ in range(2)]
     outcome = delivered(run)
