@@ -31,7 +31,7 @@ from yolo_clearml.errors import (
 )
 from yolo_clearml.events import RunState
 from yolo_clearml.rundir.finding import Found
-from yolo_clearml.rundir.scan import NotARun
+from yolo_clearml.rundir.run import NotARun
 from yolo_clearml.sync.agenda import Agenda, follow
 from yolo_clearml.sync.ledger import NoLedgers
 from yolo_clearml.sync.outcomes import (

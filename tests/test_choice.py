@@ -13,7 +13,7 @@ import pytest
 from yolo_clearml.errors import UsageError
 from yolo_clearml.rundir.choice import EVERY_RUN, Choice
 from yolo_clearml.rundir.finding import find_runs
-from yolo_clearml.rundir.scan import NotARun
+from yolo_clearml.rundir.run import NotARun
 
 RUNS = (
     *("detect/train", "detect/train2", "detect/train10", "segment/train", "lab/shapes/v1/exp"),

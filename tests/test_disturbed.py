@@ -22,7 +22,8 @@ from yolo_clearml.errors import RunUnreadable, YoloClearmlError
 from yolo_clearml.replay.rules import Wishes, plan
 from yolo_clearml.rundir.places import Unreadable, in_place_of
 from yolo_clearml.rundir.results_csv import Row, parse
-from yolo_clearml.rundir.scan import NotARun, Run, scan
+from yolo_clearml.rundir.run import NotARun, Run
+from yolo_clearml.rundir.scan import scan
 
 NOW = ENDED + 1e6
 _BY_NAME = ("open", "stat", "lstat", "fstat", "scandir")

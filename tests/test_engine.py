@@ -21,7 +21,7 @@ from yolo_clearml.errors import OurFault, RunGone, ServerFailing, UsageError
 from yolo_clearml.events import STATUS, Plan, Report, RunState
 from yolo_clearml.replay.rules import Wishes, plan
 from yolo_clearml.rundir.identity import run_key
-from yolo_clearml.rundir.scan import NotARun
+from yolo_clearml.rundir.run import NotARun
 from yolo_clearml.sync.engine import sync
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger, NoLedgers
 from yolo_clearml.sync.outcomes import (

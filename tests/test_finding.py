@@ -15,7 +15,8 @@ from test_scan import WROTE, put
 from yolo_clearml.errors import RunUnreadable, UsageError
 from yolo_clearml.rundir.choice import EVERY_RUN
 from yolo_clearml.rundir.finding import find_runs, run_around, walk
-from yolo_clearml.rundir.scan import NotARun, listing
+from yolo_clearml.rundir.listing import listing
+from yolo_clearml.rundir.run import NotARun
 
 
 def found(*paths: Path) -> list[str]:

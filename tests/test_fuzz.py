@@ -27,7 +27,8 @@ from yolo_clearml.events import Hyperparameters, Scalar
 from yolo_clearml.replay.rules import Wishes, plan
 from yolo_clearml.rundir.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 from yolo_clearml.rundir.results_csv import parse
-from yolo_clearml.rundir.scan import Run, scan
+from yolo_clearml.rundir.run import Run
+from yolo_clearml.rundir.scan import scan
 from yolo_clearml.server import payloads
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.sync.outcomes import Delivered, Facts, Pending, UpToDate

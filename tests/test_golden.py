@@ -30,7 +30,8 @@ from yolo_clearml.events import (
 from yolo_clearml.replay.rules import Wishes, plan
 from yolo_clearml.rundir.finding import find_runs
 from yolo_clearml.rundir.release import parse_release
-from yolo_clearml.rundir.scan import NotARun, Run, scan
+from yolo_clearml.rundir.run import NotARun, Run
+from yolo_clearml.rundir.scan import scan
 
 # What the callback reported and no file holds (facts are named in the plan's `missing`).
 NOT_ON_DISK = {"model/GFLOPs", "model/speed_PyTorch(ms)", "model/speed(ms)"}

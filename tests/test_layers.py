@@ -23,9 +23,10 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "ground": ("errors", "events"),
     "rundir": (
         *("choice", "results_csv", "files", "places", "arguments", "checkpoint", "release", "times"),
-        *("relatives", "fitness", "dating", "ending", "mixed", "scan", "finding", "identity"),
+        *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
+        *("finding", "identity"),
     ),
-    "replay": ("eras", "rules", "figures"),
+    "replay": ("eras", "draft", "names", "parameters", "pictures", "guess", "rules", "figures"),
     "sync": (
         *("ledger", "verdict", "sinks", "outcomes", "work", "visit", "engine", "silence", "agenda"),
         "triggers",
@@ -60,7 +61,7 @@ ONLY_IN = {
 
 
 def imported(module: str) -> Iterator[str]:
-    """Every name a module imports, wherever in it, absolute: ``yolo_clearml.rundir.scan.Run``."""
+    """Every name a module imports, wherever in it, absolute: ``yolo_clearml.rundir.run.Run``."""
     path = PACKAGE / f"{module.replace('.', '/')}.py"
     package = ["yolo_clearml", *module.split(".")[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):

@@ -23,7 +23,7 @@ from yolo_clearml.events import RunState
 from yolo_clearml.library import Options
 from yolo_clearml.rundir.choice import Choice
 from yolo_clearml.rundir.finding import find_runs
-from yolo_clearml.rundir.scan import NotARun
+from yolo_clearml.rundir.run import NotARun
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 from yolo_clearml.sync.outcomes import (
     Delivered,

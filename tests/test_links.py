@@ -19,9 +19,10 @@ from yolo_clearml.errors import RunChanged
 from yolo_clearml.events import Behind, FileStamp, Plan
 from yolo_clearml.library import Options, plan_run, read_run
 from yolo_clearml.rundir.files import open_stamped
+from yolo_clearml.rundir.listing import listing
 from yolo_clearml.rundir.places import Link
-from yolo_clearml.rundir.scan import Run as Scanned
-from yolo_clearml.rundir.scan import listing, scan
+from yolo_clearml.rundir.run import Run as Scanned
+from yolo_clearml.rundir.scan import scan
 
 __all__ = ["run_cli"]  # a fixture
 

@@ -40,7 +40,8 @@ from yolo_clearml.events import (
 )
 from yolo_clearml.replay.figures import draw_results, picture_size
 from yolo_clearml.replay.rules import Wishes, plan
-from yolo_clearml.rundir.scan import NotARun, scan
+from yolo_clearml.rundir.run import NotARun
+from yolo_clearml.rundir.scan import scan
 from yolo_clearml.server import offline as offline_sink
 from yolo_clearml.server import task_log
 from yolo_clearml.server.offline import ExportUnwritable, OfflineSink, _copy, _file_name, _lines, _plain

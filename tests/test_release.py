@@ -28,7 +28,8 @@ from yolo_clearml.rundir.release import (
     parse_release,
     published_between,
 )
-from yolo_clearml.rundir.scan import Run, scan
+from yolo_clearml.rundir.run import Run
+from yolo_clearml.rundir.scan import scan
 
 SPANS = json.loads((Path(yolo_clearml.__file__).parent / "rundir" / "releases.json").read_text())["arguments"]
 CURVES = ("F1_curve.png", "PR_curve.png", "P_curve.png", "R_curve.png")

@@ -38,11 +38,12 @@ from yolo_clearml.events import (
     SingleValue,
     Status,
 )
-from yolo_clearml.replay.rules import SHORTEST_NAME, Wishes, fitness_by_epoch, main_metric, plan
+from yolo_clearml.replay.names import SHORTEST_NAME
+from yolo_clearml.replay.rules import Wishes, fitness_by_epoch, main_metric, plan
 from yolo_clearml.rundir.identity import run_key
 from yolo_clearml.rundir.release import Release, Releases, known_release
 from yolo_clearml.rundir.results_csv import parse
-from yolo_clearml.rundir.scan import Run
+from yolo_clearml.rundir.run import Run
 
 
 def planned(path: Path, now: float = ENDED + 1e6, wishes: Wishes = Wishes()) -> Plan:

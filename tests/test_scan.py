@@ -19,9 +19,11 @@ from test_files import refuse
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
 from yolo_clearml.replay.eras import ERAS, YOLOV5
+from yolo_clearml.rundir.listing import listing
 from yolo_clearml.rundir.places import Unreadable
 from yolo_clearml.rundir.release import known_release
-from yolo_clearml.rundir.scan import NotARun, Run, listing, scan
+from yolo_clearml.rundir.run import NotARun, Run
+from yolo_clearml.rundir.scan import scan
 
 PNG = b"\x89PNG\r\n\x1a\n....IHDR....IDAT....IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff\xe0....\xff\xd9"

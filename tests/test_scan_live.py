@@ -9,7 +9,8 @@ import pytest
 from test_scan import ENDED, PNG, ROWS, SAVED, WROTE, checkpoint, put, reason_of, run_of, training
 
 from yolo_clearml.events import RunState
-from yolo_clearml.rundir.scan import NotARun, scan
+from yolo_clearml.rundir.run import NotARun
+from yolo_clearml.rundir.scan import scan
 
 HALF = PNG[:-3]
 ROWS_BEFORE_TIMES = "".join(f"{n},{1 / n:.5g},0.1,0.1,0.01\n" for n in (1, 2, 3))

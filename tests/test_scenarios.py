@@ -33,7 +33,8 @@ from yolo_clearml.library import upload as upload_as_asked
 from yolo_clearml.replay.rules import Wishes, plan
 from yolo_clearml.rundir.files import PNG
 from yolo_clearml.rundir.finding import find_runs
-from yolo_clearml.rundir.scan import Run, scan
+from yolo_clearml.rundir.run import Run
+from yolo_clearml.rundir.scan import scan
 from yolo_clearml.server.api import Api
 from yolo_clearml.sync.engine import sync
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, configuration_stamp

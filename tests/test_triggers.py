@@ -36,7 +36,8 @@ from watchdog.events import (
 from yolo_clearml.errors import RunUnreadable, UsageError
 from yolo_clearml.events import RunState
 from yolo_clearml.rundir.finding import Found, find_runs
-from yolo_clearml.rundir.scan import Listed, NotARun, listing
+from yolo_clearml.rundir.listing import Listed, listing
+from yolo_clearml.rundir.run import NotARun
 from yolo_clearml.sync import triggers
 from yolo_clearml.sync.agenda import Agenda
 from yolo_clearml.sync.ledger import LEDGER_NAME

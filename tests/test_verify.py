@@ -18,7 +18,8 @@ from yolo_clearml.errors import Exit, FileServerUnreachable, RunChanged, YoloCle
 from yolo_clearml.events import Event, Image, Plan, Plot
 from yolo_clearml.replay.rules import Wishes, plan
 from yolo_clearml.rundir.finding import find_runs
-from yolo_clearml.rundir.scan import Run, scan
+from yolo_clearml.rundir.run import Run
+from yolo_clearml.rundir.scan import scan
 from yolo_clearml.server.sink import ClearmlSink
 from yolo_clearml.sync.engine import sync
 from yolo_clearml.sync.ledger import FileLedgers, configuration_stamp

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .library import Options, plan_run, read_run, status, upload, verify, watch
     from .rundir.choice import Choice
     from .rundir.finding import find_runs
-    from .rundir.scan import NotARun, Run
+    from .rundir.run import NotARun, Run
     from .sync.outcomes import (
         Delivered,
         Facts,
@@ -66,7 +66,7 @@ _HOMES = {
     "library": ("Options", "plan_run", "read_run", "status", "upload", "verify", "watch"),
     "rundir.choice": ("Choice",),
     "rundir.finding": ("find_runs",),
-    "rundir.scan": ("NotARun", "Run"),
+    "rundir.run": ("NotARun", "Run"),
     "sync.outcomes": (
         *("Delivered", "Facts", "Failed", "Gone", "Outcome", "Pending"),
         *("Progress", "Skipped", "Started", "UpToDate"),

@@ -42,8 +42,8 @@ class Exit(IntEnum):
 class YoloClearmlError(Exception):
     """Base of all errors meant for a person.
 
-    ``str(error)`` is a sentence that says what happened, ``hint`` one that says what to do next.
-    ``fatal`` tells whether the other runs of the same call would meet it too, ``outage`` whether it will
+    ``str(error)`` is a sentence about what happened, ``hint`` one about what to do next.
+    ``fatal`` is whether the other runs of the same call would meet it too, ``outage`` whether it will
     pass by itself, for all runs at the same time. Neither sentence holds a password of an address.
     """
 
@@ -152,7 +152,7 @@ class FileElsewhere(FileNotTaken):
 
 
 class ServerRefused(YoloClearmlError):
-    """The server understood a request and said no."""
+    """The server understood a request and refused it."""
 
 
 class TaskOffLimits(YoloClearmlError):

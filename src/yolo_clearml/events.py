@@ -35,7 +35,7 @@ class FileStamp:
     name: str  # relative to the run, with forward slashes
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
-    content: str = ""  # tells its bytes from others, see files.content_digest; "" where not read
+    content: str = ""  # a digest of its bytes, see files.content_digest; "" where not read
     behind: Behind | None = None  # where it lies, if the run has a link in its place
 
 
@@ -55,7 +55,7 @@ class Hyperparameters:
     values: Mapping[str, Parameter]
 
 
-TIMES = frozenset({"trained_from", "trained_until"})  # the properties that say when something happened
+TIMES = frozenset({"trained_from", "trained_until"})  # the properties that state when something happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +177,18 @@ class Report:
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits over everything said, except when it happened.
+        """16 hex digits over everything reported, except when it happened.
 
         Times are left out because they are read off file times: a copied directory would look changed
-        throughout, although ClearML knows all of it. For the same reason a file is told by its content, and
+        throughout, although ClearML knows all of it. For the same reason a file is known by its content, and
         by its modification time only where nobody has read it.
         """
         points = self.events if isinstance(self.events, Points) else None
         if points is not None:  # nearly all, and a long training is digested whole at each new row
-            told: list[object] = ["Points", points.curves, points.values, points.iteration]
+            plain: list[object] = ["Points", points.curves, points.values, points.iteration]
         else:
-            told = [[type(event).__name__, _plain(event)] for event in self.events]
-        return hashlib.sha256(_written(told).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            plain = [[type(event).__name__, _plain(event)] for event in self.events]
+        return hashlib.sha256(_written(plain).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _plain(value: object) -> object:
@@ -207,7 +207,7 @@ def _plain(value: object) -> object:
 
 
 def but_points(reports: Iterable[Report]) -> Iterator[Event]:
-    """Give everything that reports tell but for the points of epochs, which are nearly all of it."""
+    """Give every event of reports but for the points of epochs, which are nearly all of it."""
     for report in reports:
         if not isinstance(report.events, Points):
             yield from report.events
@@ -230,6 +230,6 @@ class Plan:
     comment: str
     reports: tuple[Report, ...]  # in the order they must arrive; keys are unique
     missing: tuple[str, ...]  # what the callback would have known and the directory does not hold
-    notes: tuple[str, ...]  # what was done differently from what the run says, in sentences
-    first_rows: tuple[str, ...] = ()  # digests that tell trainings of one key apart; see identity.py
+    notes: tuple[str, ...]  # what was done differently from what the run states, in sentences
+    first_rows: tuple[str, ...] = ()  # digests that distinguish trainings of one key; see identity.py
     unsure: frozenset[int] = frozenset()  # iterations that the run itself holds twice, so that they do not

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from .errors import UsageError
 from .events import Plan
-from .replay.rules import SHORTEST_NAME, Wishes, plan
+from .replay.names import SHORTEST_NAME
+from .replay.rules import Wishes, plan
 from .rundir.choice import EVERY_RUN, Choice
 from .rundir.finding import Found
 from .rundir.release import parse_release
-from .rundir.scan import NotARun, Run, scan
+from .rundir.run import NotARun, Run
+from .rundir.scan import scan
 from .sync.engine import sync
 from .sync.ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
 from .sync.outcomes import Failed, Outcome, Pending, Skipped, UpToDate
@@ -81,7 +83,7 @@ class Options:
         return tuple(folder.resolve() for folder in self.follow_links)
 
     def wishes(self) -> Wishes:
-        """Collect what is wished for instead of what a run says; raises UsageError."""
+        """Collect what is wished for instead of what a run states; raises UsageError."""
         for option, values in (
             ("--project", (self.project,)),
             ("--name", (self.name,)),
@@ -136,7 +138,7 @@ def upload(
     if rehearsal is None:
         work = replace(work, silence=LONGEST if options.offline is None else None)
         return sync(runs, work, options.jobs, stop)
-    # one at a time, it says the same in the same order every time
+    # one at a time, it plans the same in the same order every time
     return sync(runs, replace(work, sink=Lazily(lambda: rehearsal), ledgers=ReadOnlyLedgers()), 1, stop)
 
 
@@ -167,7 +169,7 @@ def watch(
     """Report runs below ``roots`` as they appear and grow, as ``yolo-clearml watch`` does, until ``stop``.
 
     ``poll`` are the seconds between two looks where changes are not announced; with ``once`` it ends when
-    all runs have ended and are delivered; only runs that ``choice`` takes are followed. ``say`` is told, from
+    all runs have ended and are delivered; only runs that ``choice`` takes are followed. ``say`` gets, from
     any thread, what a person should know of the watch itself. Raises UsageError where a root does not exist.
     """
     from .sync.agenda import Agenda, follow
@@ -188,7 +190,7 @@ def status(
     runs: Iterable[Found],
     options: Options = Options(),
 ) -> Iterator[UpToDate | Pending | Skipped | Failed]:
-    """Tell how each run stands, from its directory and its ledger, as ``yolo-clearml status`` does."""
+    """Give how each run stands, from its directory and its ledger, as ``yolo-clearml status`` does."""
     work = _work(options, threading.Event())
     for found in runs:
         if isinstance(found, NotARun):

@@ -23,10 +23,10 @@ from ..errors import Exit, OurFault, UsageError, YoloClearmlError, public
 from ..library import Options, require
 from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import Found, find_runs
-from ..rundir.scan import NotARun
+from ..rundir.run import NotARun
 from ..sync.outcomes import Delivered, Failed, Outcome, Progress, Started, UpToDate
 from ..sync.sinks import RecordingSink
-from .console import Console, Plans, choose, say_error
+from .console import Console, Plans, choose, write_error
 from .interruption import Interruption
 from .options import (
     AsJson,
@@ -223,7 +223,7 @@ def status(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say of each run what is on disk and what ClearML has, a line each; no network.
+    """Show for each run what is on disk and what ClearML has, a line each; no network.
 
     PATH is a run directory (save_dir), or a folder that is searched for them.
     """
@@ -289,14 +289,14 @@ def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
 def _command(quiet: bool, verbose: bool) -> Iterator[Interruption]:
     """Turn what a command meets into messages and the promised exit status."""
     interruption = Interruption(quiet)
-    # the libraries' warnings are for -v, for what matters is said by us
+    # the libraries' warnings are for -v, for what matters is in our own messages
     level = logging.ERROR if quiet or not verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(name)s: %(message)s")
     try:
         with interruption:
             yield interruption
     except YoloClearmlError as error:
-        say_error(error)
+        write_error(error)
         raise typer.Exit(error.status) from error
     except (BrokenPipeError, EOFError) as fault:
         raise RuntimeError("unforeseen") from fault  # by themselves they let typer end without a trace
@@ -415,8 +415,8 @@ def main() -> NoReturn:
     try:
         app()
     except OutputUnwritable as error:
-        say_error(error)
+        write_error(error)
     except Exception as fault:  # noqa: BLE001  shown whole, with the status of its own
         _print_traceback(fault)
-        say_error(YoloClearmlError("This is a fault of ours.", "Please report it, with the lines above."))
+        write_error(YoloClearmlError("This is a fault of ours.", "Please report it, with the lines above."))
     sys.exit(Exit.OURS)

@@ -47,7 +47,7 @@ class Console(Protocol):
         """Show one outcome."""
 
     def say(self, text: str) -> None:
-        """Tell a person something that is no outcome; from any thread."""
+        """Write a message that is no outcome's; from any thread."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,8 +76,8 @@ def choose(
     return PlainLines(quiet, verbose, sent, named)
 
 
-def say_error(error: YoloClearmlError) -> None:
-    """Tell a person what happened and what to do next."""
+def write_error(error: YoloClearmlError) -> None:
+    """Write what happened and what to do next."""
     write_line(sys.stderr, f"yolo-clearml: {printable(str(error))}\n  {printable(error.hint)}")
 
 
@@ -188,11 +188,11 @@ class PlainLines:
                 if self._verbose or outcome.run in self._named:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
-                told = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
-                alike = self._failures[told] = self._failures.get(told, 0) + 1
+                reason = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                alike = self._failures[reason] = self._failures.get(reason, 0) + 1
                 if self._verbose or alike <= _MOST_ALIKE:
-                    reason = f": {told}" if alike == 1 else " for the same reason"
-                    write_line(sys.stderr, f"{run}: failed{reason}")
+                    why = f": {reason}" if alike == 1 else " for the same reason"
+                    write_line(sys.stderr, f"{run}: failed{why}")
             case _:
                 assert_never(outcome)
 
@@ -204,9 +204,9 @@ class PlainLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for told, alike in self._failures.items():
+        for reason, alike in self._failures.items():
             if alike > _MOST_ALIKE and not self._verbose:
-                text = f"{alike - _MOST_ALIKE:,} more failed for the same reason (-v names them): {told}"
+                text = f"{alike - _MOST_ALIKE:,} more failed for the same reason (-v names them): {reason}"
                 write_line(sys.stderr, text)
 
     def _proof(self, run: str, outcome: Delivered | UpToDate, proof: Verdict) -> None:
@@ -239,8 +239,8 @@ class PlainLines:
         absent = [fact for fact in outcome.facts.missing if fact not in left_out]
         unnamed = [f"{counted(len(absent), 'fact')} not on disk"] if absent else []
         unnamed += [f"{counted(len(left_out), 'file')} not sent"] if left_out else []
-        told = f"; {', '.join(unnamed)} (-v names them)" if unnamed and not self._verbose else ""
-        return f"{told}{_where(outcome)}"
+        rest = f"; {', '.join(unnamed)} (-v names them)" if unnamed and not self._verbose else ""
+        return f"{rest}{_where(outcome)}"
 
     def _result(self, line: str) -> None:
         if not self._quiet:
@@ -271,7 +271,7 @@ class Plans:
         return self
 
     def show(self, outcome: Outcome) -> None:
-        """Print the plan of a run that is done, instead of saying that it was delivered."""
+        """Print the plan of a run that is done, instead of the line of one that was delivered."""
         self._nothing = self._nothing and not isinstance(outcome, (Delivered, Failed))
         if isinstance(outcome, (Delivered, Failed)) and outcome.run in self._recording.recorded:
             self._plan(outcome)
@@ -283,7 +283,7 @@ class Plans:
         if self._quiet:
             return
         if self._as_json:
-            # nothing was delivered: as `status` says it, with the plan beside what every line has
+            # nothing was delivered: as `status` has it, with the plan beside what every line has
             planned = {**(json_line(outcome) or {}), "outcome": "pending", **plan_json(plan, reports)}
             planned["task_id"] = outcome.task_id or None
             write_line(sys.stdout, json.dumps(planned))

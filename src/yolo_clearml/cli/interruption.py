@@ -25,7 +25,7 @@ class Interruption:
         self.status: Exit | None = None
         self.say: Callable[[str], None] = lambda text: None
         self._quiet = quiet
-        self._telling: threading.Timer | None = None
+        self._announcing: threading.Timer | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -44,15 +44,15 @@ class Interruption:
         self.status = status
         self.stop.set()
         # in threads of their own: this one may be in the middle of writing
-        self._telling = threading.Timer(0.0, self.say, (_STOPPING,))
-        for timer in (self._telling, threading.Timer(_GRACE, self._leave, (status,))):
+        self._announcing = threading.Timer(0.0, self.say, (_STOPPING,))
+        for timer in (self._announcing, threading.Timer(_GRACE, self._leave, (status,))):
             timer.daemon = True
             timer.start()
 
     def stopped(self) -> None:
-        """Say that it has stopped, after it was said that it would."""
-        if self._telling is not None:
-            self._telling.join(_GRACE)
+        """Write that it has stopped, after the line that it would."""
+        if self._announcing is not None:
+            self._announcing.join(_GRACE)
         self.say(_STOPPED)
 
     def _leave(self, status: Exit) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_PAUSE = 0.25  # seconds from one drawing to the next at least; 2,000 runs may be told of in one
+_PAUSE = 0.25  # seconds from one drawing to the next at least; 2,000 runs may change in one
 _FRAME = 7  # lines that are no rows: a gap, the folder, a head of two, the rest, what is typed below
 _NARROW = 72  # columns; below, words give way to numbers
 _NARROWEST = 50  # columns; below, the metric gives way to the run
@@ -48,7 +48,7 @@ class _Standing(Enum):
     """How a run stands with ClearML; the word, and those that a low terminal shows first."""
 
     SENDING = "sending"
-    TOLD = "up to date"
+    UP_TO_DATE = "up to date"
     FAILED = "failed"
     WAITING = "waiting"
 
@@ -65,7 +65,7 @@ class _Row:
     order: list[str | int]
     facts: Facts = field(default_factory=Facts)
     url: str | None = None
-    standing: _Standing = _Standing.TOLD
+    standing: _Standing = _Standing.UP_TO_DATE
     size: int = 0  # bytes of files to send
     sent: int = 0  # bytes of them that are
     waiting: int | None = None  # events
@@ -78,16 +78,16 @@ class _Row:
     @property
     def active(self) -> bool:
         """Whether something is to be expected, or done by someone."""
-        return self.live or self.standing is not _Standing.TOLD
+        return self.live or self.standing is not _Standing.UP_TO_DATE
 
     @property
     def kind(self) -> str:
         """Name what it is counted as."""
-        return "live" if self.live and self.standing is _Standing.TOLD else self.standing.value
+        return "live" if self.live and self.standing is _Standing.UP_TO_DATE else self.standing.value
 
 
 class LiveTable:
-    """The table, and what is said above it; `show` and the end raise ReaderGone and OutputUnwritable."""
+    """The table, and the messages above it; `show` and the end raise ReaderGone and OutputUnwritable."""
 
     def __init__(self) -> None:
         from rich.console import Console as RichConsole
@@ -106,7 +106,7 @@ class LiveTable:
         self._rows: dict[Path, _Row] = {}
         self._folder: str | None = None  # that all of them lie below; None: to be found anew
         self._skipped: set[Path] = set()
-        self._told: set[tuple[Path, str]] = set()  # addresses and notes that were said
+        self._introduced: set[tuple[Path, str]] = set()  # addresses and notes that were written
         self._words: list[tuple[str, str | None]] = []  # to be written above: prose, and an address
         self._fault: Exception | None = None  # met by the thread that draws, for the one that works
         self._order = itertools.count(1)
@@ -172,7 +172,7 @@ class LiveTable:
             case Progress():
                 row.sent += outcome.size
             case Delivered() | UpToDate():
-                row.standing, row.url = _Standing.TOLD, outcome.url
+                row.standing, row.url = _Standing.UP_TO_DATE, outcome.url
                 if was_live or isinstance(outcome, Delivered):
                     row.ended = next(self._order)
                 self._introduce(outcome)
@@ -183,14 +183,14 @@ class LiveTable:
                 assert_never(outcome)
 
     def _introduce(self, outcome: Delivered | UpToDate) -> None:
-        """Say once where a delivery went, in a way that lets it be copied, and what was done differently."""
+        """Write once where a delivery went, in a way that can be copied, and what was done differently."""
         run = shown_path(outcome.run)
         once: list[tuple[str, str | None]] = [(f"{run}: {note}", None) for note in outcome.notes]
         if outcome.url and isinstance(outcome, Delivered):
             once.append((f"{run} is in ClearML:", outcome.url))
         for text, address in once:
-            if (outcome.run, address or text) not in self._told:
-                self._told.add((outcome.run, address or text))
+            if (outcome.run, address or text) not in self._introduced:
+                self._introduced.add((outcome.run, address or text))
                 self._words.append((text, address))
 
     # -- drawing --------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class LiveTable:
             self._fault = fault
 
     def _draw(self) -> None:
-        """Write what was said, and the table below it."""
+        """Write the messages, and the table below it."""
         from rich.text import Text
 
         with self._lock:
@@ -318,7 +318,7 @@ class LiveTable:
                 return Text("waiting", style="yellow")
             case _Standing.FAILED:
                 return Text("failed", style="red")
-            case _Standing.TOLD:
+            case _Standing.UP_TO_DATE:
                 return Text("up to date")
             case _:
                 assert_never(row.standing)

@@ -111,7 +111,7 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         with self._lock:
-            if self._going_on:  # of a run that was deleted no outcome need have said so
+            if self._going_on:  # of a run that was deleted there may have been no outcome
                 for run in [run for run in self._states if not os.path.lexists(run)]:
                     self._failing.discard(run)
                     del self._states[run]
@@ -165,7 +165,7 @@ class Metrics:
     def _write_now_and_then(self) -> None:
         tried = False  # before the first run was visited, nothing is known to be well
         while True:
-            with contextlib.suppress(MetricsUnwritable):  # told at the end; there may be space until then
+            with contextlib.suppress(MetricsUnwritable):  # met again at the end; there may be space by then
                 self.write(all_is_well=tried)
             tried = True
             if self._closing.wait(_EVERY):

@@ -1,4 +1,4 @@
-"""What a watch tells: each thing when it is new, and a server that is away once."""
+"""What a watch shows: each outcome when it is new, and a server that is away once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .console import Console, JsonLines
 from .live_table import LiveTable
 from .wording import printable, sent_text, shown_path, write_line
 
-_UNTOLD = ("away", "again", "as all")  # failures of a run that are not told of it, or not yet
+_NOT_SHOWN = ("away", "again", "as all")  # failures that are not shown for this run, or not yet
 _DUMB = ("dumb", "unknown")  # terminals on which nothing can be drawn anew
 _PASSING = re.compile(r"(0x)?[0-9a-f]{8,}", re.IGNORECASE)  # ids and addresses, other ones in each reply
 
 
 class Watching:
-    """A console that tells what is new, in the way that fits where the output goes."""
+    """A console that shows what is new, in the way that fits where the output goes."""
 
     def __init__(self, as_json: bool, quiet: bool, verbose: bool) -> None:
         self._live: LiveTable | None = None
@@ -33,17 +33,17 @@ class Watching:
         lines: Console = JsonLines(quiet) if as_json else WatchLines(quiet, verbose)
         self._inner: Console = self._live or lines
         self._as_json = as_json
-        self._last: dict[Path, str | None] = {}  # what was told of a run that is the same when told again
+        self._last: dict[Path, str | None] = {}  # a run's last outcome, to know the same when it comes again
         self._away: set[Path] = set()  # runs that wait for a server
-        self._told_away = False
-        self._fatal = False  # an error was told that every run meets
+        self._away_shown = False
+        self._fatal = False  # an error was shown that every run meets
 
     def __enter__(self) -> Watching:
         self._inner.__enter__()
         return self
 
     def show(self, outcome: Outcome) -> None:
-        """Show an outcome, unless it says what was said before."""
+        """Show an outcome, unless it is the same as the run's last one."""
         same: str | None = None
         match outcome:
             case Started() | Progress():
@@ -55,8 +55,8 @@ class Watching:
                 self._last.pop(outcome.run, None)
                 return
             case Failed() if outcome.error.outage:
-                if not self._told_away:
-                    self._told_away = True
+                if not self._away_shown:
+                    self._away_shown = True
                     self._alert(f"{outcome.error} It is asked again until it answers; nothing is lost.")
                 self._away.add(outcome.run)
                 same = "away"
@@ -68,7 +68,7 @@ class Watching:
                 self._fatal = self._fatal or outcome.error.fatal
                 if isinstance(outcome.error, (RunBusy, RunChanged)):
                     if self._last.get(outcome.run) not in (same, "again"):
-                        same = "again"  # it is tried again in a moment; told if it is no better then
+                        same = "again"  # it is tried again in a moment; shown if it is no better then
                     hint = "It is tried again by itself."
                     outcome = replace(outcome, error=type(outcome.error)(str(outcome.error), hint))
             case Skipped():
@@ -83,28 +83,28 @@ class Watching:
         self._last[outcome.run] = same or "up to date"
         if self._live is not None:
             self._live.show(outcome)
-            if new and isinstance(outcome, Failed) and same not in _UNTOLD:
-                told = f"{outcome.error} {outcome.error.hint}"
-                self._alert(f"{shown_path(outcome.run)}: failed: {told}")
-        elif new and (same not in _UNTOLD or self._as_json):
+            if new and isinstance(outcome, Failed) and same not in _NOT_SHOWN:
+                reason = f"{outcome.error} {outcome.error.hint}"
+                self._alert(f"{shown_path(outcome.run)}: failed: {reason}")
+        elif new and (same not in _NOT_SHOWN or self._as_json):
             self._inner.show(outcome)
 
     def say(self, text: str) -> None:
-        """Tell a person something that is no outcome; from any thread."""
+        """Write a message that is no outcome's; from any thread."""
         self._inner.say(printable(text))
 
     def _answered(self, outcome: Delivered | UpToDate) -> None:
-        if not self._told_away:
+        if not self._away_shown:
             return
-        # a run that is gone waits for nothing, and no outcome need have said so
+        # a run that is gone waits for nothing, and there may have been no outcome
         last = isinstance(outcome, Delivered) and not any(os.path.lexists(run) for run in self._away)
         if last or outcome.run in self._away:
-            self._told_away = False
+            self._away_shown = False
             self._away.clear()
             self.say("ClearML answers again.")
 
     def _alert(self, text: str) -> None:
-        """Tell what even someone who asked for errors only wants to know."""
+        """Write what even someone who asked for errors only wants to know."""
         if self._live is not None:
             self._live.say(text)
         else:
@@ -121,7 +121,7 @@ class WatchLines:
 
     def __init__(self, quiet: bool, verbose: bool) -> None:
         self._quiet, self._verbose = quiet, verbose
-        self._introduced: set[tuple[Path, str]] = set()  # runs and the addresses that were told
+        self._introduced: set[tuple[Path, str]] = set()  # runs and the addresses that were shown
         self._noted: set[tuple[Path, str]] = set()
 
     def __enter__(self) -> WatchLines:
@@ -134,8 +134,8 @@ class WatchLines:
             case Started() | Progress() | Gone():
                 pass
             case Delivered():
-                told = f"{run}: {how_far(outcome.facts)}: sent {sent_text(outcome)}"
-                self._result(f"{told}{self._address(outcome)}")
+                line = f"{run}: {how_far(outcome.facts)}: sent {sent_text(outcome)}"
+                self._result(f"{line}{self._address(outcome)}")
                 self._notes(run, outcome)
             case UpToDate():
                 if self._verbose:
@@ -145,8 +145,8 @@ class WatchLines:
                 if self._verbose:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
-                told = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
-                write_line(sys.stderr, f"{run}: failed: {told}")
+                reason = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                write_line(sys.stderr, f"{run}: failed: {reason}")
             case _:
                 assert_never(outcome)
 

@@ -28,13 +28,13 @@ _OUTPUT = "Output"
 def _option(group: str, *names: str, **how: Any) -> Any:
     """Declare an option, with the environment variable every option has; the last name is the long one."""
     variable = "YOLO_CLEARML_" + names[-1].removeprefix("--").replace("-", "_").upper()
-    # the help texts say what the default is: Typer would write "None" for most
+    # the help texts state the default: Typer would write "None" for most
     plain = partial(typer.Option, show_envvar=False, show_default=False, rich_help_panel=group)
     return plain(*names, envvar=variable, **how)
 
 
 def _flag(group: str, *names: str, help: str) -> Any:  # noqa: A002  typer's word
-    """Declare an option without a value; the help says nothing of one."""
+    """Declare an option without a value; the help names none."""
     return _option(group, *names, metavar="", help=help)
 
 
@@ -327,7 +327,7 @@ class Command(_Grouped, TyperCommand):
     """A command whose errors name the variable that a wrong value came from."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Let an error say where the value stands that it is about, and what is wrong with it alone."""
+        """Let an error name where the value stands that it is about, and what is wrong with it alone."""
         try:
             # of a shell's variable that is not set; to the parser it is the current folder
             if f"{_FOLLOW}=" in args or (_FOLLOW, "") in itertools.pairwise(args):

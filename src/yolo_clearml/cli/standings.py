@@ -78,19 +78,21 @@ def left_out(
     states: Collection[StateName],
     pending_only: bool,
 ) -> str | None:
-    """Say what `chosen`, which kept ``kept``, left out and nobody asked it to; and why there is nothing."""
+    """Name what `chosen`, which kept ``kept``, left out and nobody asked it to; and why there is nothing."""
     skipped = sum(isinstance(standing, Skipped) for standing in standings)
     those = " or ".join(state.value for state in states)
     if pending_only:
-        said = f"No run that is {those} has anything to send." if states else "No run has anything to send."
+        nothing = (
+            f"No run that is {those} has anything to send." if states else "No run has anything to send."
+        )
     elif states:
-        said = f"No run is {those}."
+        nothing = f"No run is {those}."
     else:
         # directories, for what a validation has left is no run
         are, them = ("is", "it") if skipped == 1 else ("are", "them")
         directories = "1 directory" if skipped == 1 else f"{skipped} directories"
         return f"{directories} {are} skipped; -v or --state skipped names {them}." if skipped else None
-    return None if kept else said
+    return None if kept else nothing
 
 
 def write_json(standings: Iterable[Standing]) -> None:
@@ -100,7 +102,7 @@ def write_json(standings: Iterable[Standing]) -> None:
         more = {
             "pending": standing.pending if isinstance(standing, (Pending, Failed)) else 0,
             "of_epochs": facts.of_epochs,
-            # what is not finite, as only a ledger from elsewhere can say, is no JSON
+            # what is not finite, as only a ledger from elsewhere can hold, is no JSON
             "fitness": facts.fitness if math.isfinite(_number(facts.fitness)) else None,
             "curve": [value for value in facts.curve if math.isfinite(value)],
         }
@@ -125,8 +127,8 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
     write_line(sys.stdout, _line(_TITLES, widths))
     for standing, cells in zip(standings, rows, strict=True):
         address = None if isinstance(standing, Skipped) else standing.url
-        told, *folded = textwrap.wrap(cells[-1], widths[-1]) or [""]
-        line = _line((_short(cells[0], widths[0]), *cells[1:-1], told), widths)
+        last, *folded = textwrap.wrap(cells[-1], widths[-1]) or [""]
+        line = _line((_short(cells[0], widths[0]), *cells[1:-1], last), widths)
         if address is not None and width is not None:
             name = line[: widths[0]]
             line = f"\x1b]8;;{printable(address)}\x1b\\{name}\x1b]8;;\x1b\\{line[widths[0] :]}"
@@ -167,19 +169,19 @@ def _cells(standing: Standing, folder: str) -> tuple[str, ...]:
     fitness = f"{facts.fitness:.3f}" if facts.fitness is not None else ""
     match standing:
         case UpToDate():
-            told = "verified" if standing.verified else "up to date" + "?" * standing.unsure
-            told += without(facts)
+            pending = "verified" if standing.verified else "up to date" + "?" * standing.unsure
+            pending += without(facts)
         case Pending():
-            told = f"{standing.pending} pending" if standing.pending else "to be completed"
-            told = (told if standing.task_id else "not there yet") + without(facts)
+            pending = f"{standing.pending} pending" if standing.pending else "to be completed"
+            pending = (pending if standing.task_id else "not there yet") + without(facts)
         case Skipped():
-            told = printable(f"none: it {standing.reason}")
+            pending = printable(f"none: it {standing.reason}")
         case Failed():
-            told = printable(f"failed: {standing.error}")
+            pending = printable(f"failed: {standing.error}")
         case _:
             assert_never(standing)
     curve = sparkline(facts.curve)
-    return below(standing.run, folder), _state(standing).value, epochs_text(facts), fitness, curve, told
+    return below(standing.run, folder), _state(standing).value, epochs_text(facts), fitness, curve, pending
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -207,7 +209,7 @@ def _summary(standings: Sequence[Standing]) -> str:
 
 
 def _is_unsure(standing: Standing) -> bool:
-    """Tell whether only ClearML knows if there is something to send."""
+    """Return whether only ClearML knows if there is something to send."""
     return isinstance(standing, UpToDate) and standing.unsure
 
 

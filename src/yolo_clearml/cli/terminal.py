@@ -120,19 +120,19 @@ class Terminal:
                 case Delivered() | UpToDate() if outcome.proof is not None:
                     different = len(outcome.proof.differences)
                     where = f"differs ({different})" if outcome.proof.task_id else "not in ClearML"
-                    told = Text(where if different else f"verified{without(facts)}")
-                    told.stylize("red" if different else "green")
+                    result = Text(where if different else f"verified{without(facts)}")
+                    result.stylize("red" if different else "green")
                 case Delivered():
                     size = f", {size_text(outcome.size)}" if outcome.files else ""
-                    told = Text(f"{counted(outcome.events, 'event')}{size}{without(facts)}", style="green")
+                    result = Text(f"{counted(outcome.events, 'event')}{size}{without(facts)}", style="green")
                 case UpToDate():
-                    told = Text(f"up to date{without(facts)}")
+                    result = Text(f"up to date{without(facts)}")
                 case Failed():
-                    told = Text("failed", style="red")
+                    result = Text("failed", style="red")
                 case _:
                     assert_never(outcome)
             name = _Folding(below(outcome.run, folder), Style(link=printable(outcome.url or "") or None))
-            table.add_row(name, state, Text(epochs_text(facts)), Text(_best(facts)), told)
+            table.add_row(name, state, Text(epochs_text(facts)), Text(_best(facts)), result)
         self._out.print(table)
         self._printed = True
 
@@ -157,9 +157,9 @@ class Terminal:
         )
         left_out = [(fact, below(o.run, folder)) for o in delivered for fact in o.facts.left_out]
         self._facts("There, but not sent:", left_out, len(delivered))
-        told = [o for o in done if isinstance(o, Delivered) or (isinstance(o, UpToDate) and o.notes)]
-        notes = [(note, below(outcome.run, folder)) for outcome in told for note in outcome.notes]
-        self._facts("Done differently:", notes, len(told))
+        noted = [o for o in done if isinstance(o, Delivered) or (isinstance(o, UpToDate) and o.notes)]
+        notes = [(note, below(outcome.run, folder)) for outcome in noted for note in outcome.notes]
+        self._facts("Done differently:", notes, len(noted))
         skipped = sorted(self._skipped, key=lambda outcome: natural(outcome.run))
         self._facts("Skipped, because it", [(o.reason, shown_path(o.run)) for o in skipped], 0)
         failures = [outcome for outcome in done if isinstance(outcome, Failed)]
@@ -190,8 +190,8 @@ class Terminal:
 
     def _links(self, done: Sequence[_Done], folder: str) -> None:
         """Print addresses in full, each at the beginning of a line, where a terminal lets it be copied."""
-        told = [o for o in done if self._verbose or len(done) == 1 or isinstance(o, Delivered)]
-        links = [(outcome.run, printable(outcome.url)) for outcome in told if outcome.url]
+        linked = [o for o in done if self._verbose or len(done) == 1 or isinstance(o, Delivered)]
+        links = [(outcome.run, printable(outcome.url)) for outcome in linked if outcome.url]
         if links:
             self._gap()
         if len(links) > _MOST_ROWS and not self._verbose:

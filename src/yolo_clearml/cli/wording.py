@@ -55,7 +55,7 @@ def write_line(stream: TextIO, line: str) -> None:
         stream.write(line + "\n")
         stream.flush()
     except OSError as cause:
-        # or Python may say at its end that the rest could not be written, as its manual has it
+        # or Python may write at its end that the rest could not be written, as its manual has it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if isinstance(cause, BrokenPipeError):
             raise ReaderGone from cause
@@ -72,7 +72,7 @@ def sent_text(outcome: Delivered | Failed) -> str:
 
 
 def mending(proof: Verdict) -> str:
-    """Say what a person does about differences."""
+    """Write what a person does about differences."""
     if proof.closed is not None:
         return proof.closed
     if proof.task_id is None:

@@ -20,7 +20,10 @@ _MOST_PIXELS = 2 * 89_478_485  # where Pillow takes a picture for a bomb
 _LARGEST = 1e38  # an axis from -1e308 to 1e308 is longer than a float holds
 _SIGMA = 3  # epochs; of the gaussian that smooths
 _RADIUS = 4 * _SIGMA  # epochs; where scipy.ndimage cuts the gaussian off
-_UNTOLD = (640, 480)  # pixels; what the SDK's report_image_plot_and_upload takes for a picture without a size
+_UNSIZED = (
+    640,
+    480,
+)  # pixels; as the SDK's report_image_plot_and_upload has them of a picture without a size
 _DRAWING = threading.Lock()  # matplotlib's font and text caches are not made for threads
 
 
@@ -44,7 +47,7 @@ def draw_results(plot: DrawnPlot) -> bytes:
 def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:
     """Give width and height in pixels of a PNG or JPEG from its header; nothing is decoded.
 
-    A stream is left where it was. Where the header tells no size, or more pixels than Pillow holds
+    A stream is left where it was. Where the header states no size, or more pixels than Pillow holds
     plausible, it is the SDK's own stand-in: the picture is sent as it is all the same.
     """
     from PIL.JpegImagePlugin import JpegImageFile
@@ -58,10 +61,10 @@ def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:
         # not Image.open, which warns of large pictures, and warnings are silenced for all threads or none
         width, height = kind(stream).size
     except (OSError, SyntaxError, EOFError, ValueError):
-        return _UNTOLD
+        return _UNSIZED
     finally:
         stream.seek(start)
-    return (width, height) if width > 0 and height > 0 and width * height <= _MOST_PIXELS else _UNTOLD
+    return (width, height) if width > 0 and height > 0 and width * height <= _MOST_PIXELS else _UNSIZED
 
 
 def _figure(plot: DrawnPlot) -> Figure:

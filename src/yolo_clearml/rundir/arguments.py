@@ -58,7 +58,7 @@ def read_arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]
     except FileNotFoundError as cause:
         raise RunUnreadable(f"{path / name} is missing.", hint) from cause
     except (
-        # what the YAML library raises over values that are not what their tags say
+        # what the YAML library raises over values that are not what their tags state
         *(yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError),
         RecursionError,
     ) as cause:

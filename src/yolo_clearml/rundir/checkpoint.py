@@ -40,7 +40,7 @@ _MAX_INTEGER = 2**63 - 1  # what torch can count
 
 
 class CheckpointUnreadable(Exception):
-    """The file tells nothing; `reason` is a short sentence that does not name the file."""
+    """Nothing can be read of the file; `reason` is a short sentence that does not name the file."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class CheckpointUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What one .pt file says about its training. A fact that is absent or odd is None or empty."""
+    """What one .pt file states about its training. A fact that is absent or odd is None or empty."""
 
     release: str | None  # Ultralytics release that wrote it, such as "8.4.190"; None from YOLOv5
     date: str | None  # when its epoch was saved, ISO text as stored: naive local time before 8.4.190
@@ -303,7 +303,7 @@ def _interpret(data: bytes) -> object:
 
 
 def _made(made_by: object, args: object) -> object:
-    """The result of the call `made_by(*args)`, not made: only an empty OrderedDict is what it says."""
+    """The result of the call `made_by(*args)`, not made: of all, an empty OrderedDict alone is known."""
     if not isinstance(args, tuple):
         raise CheckpointUnreadable("It holds a call without arguments.")
     name = made_by.name if isinstance(made_by, _Global) else ""

@@ -38,11 +38,11 @@ class Choice:
                 ) from cause
 
     def enters(self, folder: Path, root: Path) -> bool:
-        """Tell whether a run may be meant in ``folder``, which is ``root`` or below it."""
+        """Return whether a run may be meant in ``folder``, which is ``root`` or below it."""
         return folder == root or not self.exclude or not _fits(self.exclude, folder, root)
 
     def takes(self, run: Path, root: Path) -> bool:
-        """Tell whether a run is meant that is ``root`` or below it."""
+        """Return whether a run is meant that is ``root`` or below it."""
         included = not self.include or _fits(self.include, run, root)
         return included and not (self.exclude and _fits(self.exclude, run, root))
 

@@ -1,7 +1,7 @@
 """Whether the times of a run's files are those of the training, and what else its dates can rest on.
 
 A copy, a clone and a download give files new times; the ``time`` column and the date inside a checkpoint
-survive that. But a checkpoint's date is told by the trainer's own clock, in a container of another zone or on
+survive that. But a checkpoint's date is that of the trainer's own clock, in a container of another zone or on
 a node that nobody sets, where file times come from the file server.
 """
 
@@ -20,8 +20,8 @@ from .times import last_write
 _SECOND_NS = 1_000_000_000
 _MS_NS = 1_000_000
 _FIRST_BATCHES = tuple(f"train_batch{number}.jpg" for number in range(3))
-_BEFORE_YOLO = 1_420_070_400 * _SECOND_NS  # 2015; zips without dates say 1980, others 1970
-_TELLING = 10.0  # seconds; a shorter training may be copied as slowly as it was trained
+_BEFORE_YOLO = 1_420_070_400 * _SECOND_NS  # 2015; zips without dates give 1980, others 1970
+_CONCLUSIVE = 10.0  # seconds; a shorter training may be copied as slowly as it was trained
 _AT_ONCE = 1.0  # seconds; no training of two epochs is as short
 _LATE = 1.0  # seconds; pictures are drawn beside the training
 _NO_SLACK = timedelta(0)
@@ -30,7 +30,7 @@ _ANY_ZONE = timedelta(hours=26)
 
 
 class Dated(Enum):
-    """What the times of a training rest on; the value is how that is said."""
+    """What the times of a training rest on; the value is how that is worded."""
 
     FILES = ""  # file times, and something beside them that fits
     FILES_ALONE = "by file times alone"
@@ -49,14 +49,14 @@ class Dating:
 
     @property
     def copied(self) -> bool:
-        """File times say nothing."""
+        """Whether file times show nothing."""
         return self.rests_on not in (Dated.FILES, Dated.FILES_ALONE)
 
 
 def file_times_fit(
     stamps: Mapping[str, FileStamp], args: FileStamp, csv: FileStamp, rows: Table, resumed: bool
 ) -> bool | None:
-    """Tell whether file times can be those of the training; None where nothing tells.
+    """Return whether file times can be those of the training; None where nothing shows it.
 
     args.yaml is written before the first epoch, the first batches are drawn within it, results.csv is written
     at the end of the last one. So a training lies between the oldest and the newest file. ``rows`` are all
@@ -73,7 +73,7 @@ def file_times_fit(
     took = _seconds(rows, resumed)
     if took is None:
         return False if len(rows.rows) > 1 and span < _AT_ONCE else None
-    if took < _TELLING:
+    if took < _CONCLUSIVE:
         return None
     return span >= took / 2
 

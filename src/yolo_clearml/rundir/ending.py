@@ -1,6 +1,6 @@
 """What a directory shows of how a training went: that it was resumed, that it came to its end.
 
-Checkpoints say it best, and most directories that people share have none.
+Checkpoints show it best, and most directories that people share have none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CLOCK = 1.0  # seconds; a row holds the time at which it was begun, the limit i
 
 
 def is_the_only_one(args: Mapping[str, object], earlier: int) -> bool:
-    """Tell whether nothing in a directory can be of a training before this one.
+    """Return whether nothing in a directory can be of a training before this one.
 
     Ultralytics and YOLOv5 give each training a place of its own, unless ``exist_ok`` or ``save_dir`` ask for
     one; ``earlier`` rows in results.csv show that it was so.
@@ -28,11 +28,11 @@ def is_the_only_one(args: Mapping[str, object], earlier: int) -> bool:
 
 
 def is_resumed(path: Path, args: Mapping[str, object], listed: Mapping[str, FileStamp], since: int) -> bool:
-    """Tell whether args.yaml was written again, ``since`` nanoseconds since the epoch, by a resume.
+    """Return whether args.yaml was written again, ``since`` nanoseconds since the epoch, by a resume.
 
     From 8.1.41 on ``resume`` names the checkpoint. Before, and in none later, ``resume`` is as it was and
-    ``model`` is the run's own checkpoint. A new training from there, in the same place, says the same, but it
-    draws its first batch again, which a resume does not.
+    ``model`` is the run's own checkpoint. A new training from there, in the same place, states the same, but
+    it draws its first batch again, which a resume does not.
     """
     if args.get("resume"):
         return True
@@ -52,7 +52,7 @@ def _same_place(one: PurePosixPath, other: PurePosixPath) -> bool:
 
 
 def is_complete(rows: Table, args: Mapping[str, object]) -> bool:
-    """Tell from the rows alone, one per epoch, that the training had no more epochs to come."""
+    """Return whether the rows alone, one per epoch, show that the training had no more epochs to come."""
     return _has_all_epochs(rows, args) or _ran_out_of_time(rows, args) or _ran_out_of_patience(rows, args)
 
 
@@ -72,7 +72,7 @@ def _ran_out_of_time(rows: Table, args: Mapping[str, object]) -> bool:
 
 
 def _ran_out_of_patience(rows: Table, args: Mapping[str, object]) -> bool:
-    """Tell whether the last epoch is the one at which ``patience`` epochs had passed without a better one."""
+    """Return whether with the last epoch ``patience`` epochs had passed without a better one."""
     patience = args.get("patience")
     if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
         return False

@@ -29,7 +29,7 @@ _NO_FILE = (
         errno.ENXIO,
         errno.ENODEV,
     ),  # gone, a link, a socket, a device
-    *(errno.EINVAL, None),  # a place before its beginning, and what open_regular says of anything else
+    *(errno.EINVAL, None),  # a place before its beginning, and what open_regular raises for anything else
 )
 
 
@@ -63,7 +63,7 @@ def open_regular(root: Path, name: str) -> Iterator[BinaryIO]:
 
 
 def place_of(root: Path, stamp: FileStamp) -> tuple[Path, str]:
-    """Say where `open_regular` finds a file: below the run, or where a followed link leads."""
+    """Give where `open_regular` finds a file: below the run, or where a followed link leads."""
     return (Path(stamp.behind.folder), stamp.behind.name) if stamp.behind else (root, stamp.name)
 
 
@@ -119,12 +119,12 @@ def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
 
 
 def is_judged(cause: OSError) -> bool:
-    """Tell whether an error says of a file that it is none, as `raise_unless_judged` has it."""
+    """Return whether an error means that a file is none, as `raise_unless_judged` has it."""
     return cause.errno in _NO_FILE
 
 
 def raise_unless_judged(path: Path, cause: OSError) -> None:
-    """Tell what says something of a file from what only keeps it from being read; raises RunUnreadable.
+    """Raise RunUnreadable for an error that only keeps a file from being read, and means nothing else.
 
     A file that is gone, a link or too short will be another one when it is listed again, so a verdict
     about it may be remembered. One that exists and could not be read may be readable tomorrow, unchanged.
@@ -137,7 +137,7 @@ def raise_unless_judged(path: Path, cause: OSError) -> None:
 
 
 def content_digest(root: Path, name: str) -> str:
-    """Tell the bytes of a file from others, whatever its times say: 16 hex digits, "" where it is none.
+    """Digest the bytes of a file, whatever its times are: 16 hex digits, "" where it is none.
 
     Of a large file the last MiB stands for all: a checkpoint is a zip, and its end holds the checksums of
     everything in it. Raises RunUnreadable where it cannot be read.
@@ -153,7 +153,7 @@ def content_digest(root: Path, name: str) -> str:
 
 
 def is_whole_picture(root: Path, name: str, called: str | None = None) -> bool:
-    """Tell whether a .png or .jpg begins and ends as its format demands.
+    """Return whether a .png or .jpg begins and ends as its format demands.
 
     ``called`` is what a run calls it, where that has a link in its place.
     Ultralytics draws in place and in threads, so a picture can be seen empty or half-written. One that is

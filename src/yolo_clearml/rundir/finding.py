@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from ..errors import UsageError
 from .choice import EVERY_RUN, Choice
-from .scan import ARGUMENT_FILES, NotARun
+from .listing import ARGUMENT_FILES
+from .run import NotARun
 
 Found: TypeAlias = "Path | NotARun"
 
@@ -54,7 +55,7 @@ def _seen_before(place: Path, given: set[tuple[int, int]]) -> bool:
     try:
         status = place.stat()
     except OSError:
-        return False  # the visit tells
+        return False  # the visit meets it as well, and reports it
     identity = (status.st_dev, status.st_ino)
     before = identity in given
     given.add(identity)

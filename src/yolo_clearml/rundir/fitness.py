@@ -18,7 +18,7 @@ EVER = (MIXED, STRICT)
 def fitness(
     metrics: Mapping[str, float], weights: tuple[float, float], of_classes: tuple[float, float] = (0.5, 0.5)
 ) -> float:
-    """Weigh mAP50 and mAP50-95, of a classification top1 and top5; -inf where the metrics do not tell.
+    """Weigh mAP50 and mAP50-95, of a classification top1 and top5; -inf where the metrics are not there.
 
     That is also where one of them is not finite.
     """

@@ -1,4 +1,4 @@
-"""Which training is it? The key a run is found by, and what tells two runs of one key apart.
+"""Which training is it? The key a run is found by, and what distinguishes two runs of one key.
 
 What has to stay one: a run that grows, is resumed, moved, copied, or whose results.csv was saved again. What
 has to be two: trainings with other arguments or other rows. What a directory states of that:
@@ -24,7 +24,7 @@ has to be two: trainings with other arguments or other rows. What a directory st
   that holds other values at the same iterations is another training's, and both are found by the key.
 
 A resume may repeat an epoch whose checkpoint was lost; results.csv then holds both rows, ClearML may hold
-either, and such an epoch tells nothing. Two trainings with the same arguments and the very same rows stay
+either, and such an epoch shows nothing. Two trainings with the same arguments and the very same rows stay
 one, and so do two whose rows have not differed yet.
 """
 
@@ -34,7 +34,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
-from .scan import Run
+from .run import Run
 
 # Of releases without a time column: each is in default.yaml from 8.0.100 to 8.3.8, or in YOLOv5's opt.yaml.
 _LEFT_ALONE = (
@@ -50,14 +50,14 @@ UNTOLD = "-"  # in place of the digest of a row that is not there, or there twic
 
 def run_key(run: Run) -> str:
     """Give the run's own key, 32 hex digits."""
-    told: list[object] = [
+    stated: list[object] = [
         ",".join(f"{float(cell):.6g}" for cell in run.first_row.split(b",")),  # as 8.3.9 and later write it
         str(run.args.get("name")),
         str(run.args.get("save_dir")),
     ]
     if not _is_timed(run):
-        told += _arguments(run)
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+        stated += _arguments(run)
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:32]
 
 
 def _is_timed(run: Run) -> bool:
@@ -87,13 +87,13 @@ def first_rows(run: Run) -> tuple[str, ...]:
     values = {
         row.epoch - first: row.values for row in run.table.rows[:_ROWS] if row.epoch not in run.repeated
     }
-    told = [hashlib.sha256(repr(v).encode()).hexdigest()[:8] for v in values.values()]
-    by_iteration = dict(zip(values, told, strict=True))
+    digests = [hashlib.sha256(repr(v).encode()).hexdigest()[:8] for v in values.values()]
+    by_iteration = dict(zip(values, digests, strict=True))
     last = min(max(by_iteration, default=-1), _ROWS - 1)
     return tuple(by_iteration.get(iteration, UNTOLD) for iteration in range(last + 1))
 
 
 def differ(here: Sequence[str], there: Sequence[str]) -> bool:
-    """Tell whether two runs of one key are two trainings, by the digests of their first rows."""
+    """Return whether two runs of one key are two trainings, by the digests of their first rows."""
     pairs = zip(here, there, strict=False)
     return any(a != b for a, b in pairs if UNTOLD not in (a, b))

@@ -1,4 +1,4 @@
-"""A results.csv whose rows are not those of the training that args.yaml tells of.
+"""A results.csv whose rows are not those of the training that args.yaml describes.
 
 epoch, box, cls, dfl, mAP(B)          releases before 8.3.214 append a training with exist_ok=True to the
 1 ... 5                               file of the one before; its columns are named nowhere then
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 from .results_csv import Table, of_other_columns
 
-# of each task the column that tells it; segment and pose have that of detect as well
+# of each task the column that shows it; segment and pose have that of detect as well
 _BOXES, _MASKS, _POSES, _CLASSES = (
     *("metrics/mAP50(B)", "metrics/mAP50(M)", "metrics/mAP50(P)"),
     "metrics/accuracy_top1",
 )
-_TELLING = frozenset({_BOXES, _MASKS, _POSES, _CLASSES})
+_OF_TASKS = frozenset({_BOXES, _MASKS, _POSES, _CLASSES})
 _COLUMNS: Mapping[object, frozenset[str]] = {
     "detect": frozenset({_BOXES}),
     "obb": frozenset({_BOXES}),
@@ -26,13 +26,13 @@ _COLUMNS: Mapping[object, frozenset[str]] = {
     "classify": frozenset({_CLASSES}),
 }
 _HINT = (
-    "Put the rows of the training that args.yaml tells of into a results.csv of their own, below a line with"
+    "Put the rows of the training that args.yaml describes into a results.csv of their own, below a line with"
     " the names of their columns; then run the same command again."
 )
 
 
 def whose_rows(everything: Table, args: Mapping[str, object], second: bool) -> tuple[str, str] | None:
-    """Say why the rows cannot be told to be the training's own, and what to do; None where nothing is odd.
+    """Give why the rows cannot be known to be the training's own, and what to do; None where nothing is odd.
 
     ``everything`` is the whole file; that a ``second`` training may have been begun there is known otherwise.
     The reason goes on from the file's name.
@@ -46,7 +46,10 @@ def whose_rows(everything: Table, args: Mapping[str, object], second: bool) -> t
             _HINT,
         )
     task = args.get("task")
-    there = _TELLING.intersection(everything.columns)
+    there = _OF_TASKS.intersection(everything.columns)
     if second and isinstance(task, str) and there and there != _COLUMNS.get(task, there):
-        return f"is not of the training that args.yaml tells of: its columns are not those of {task!r}", _HINT
+        return (
+            f"is not of the training that args.yaml describes: its columns are not those of {task!r}",
+            _HINT,
+        )
     return None

@@ -27,7 +27,7 @@ _POINTER = re.compile(
 class Link:
     """A link that is not followed, because nobody asked for it or because it leads elsewhere."""
 
-    target: str  # as the link itself says
+    target: str  # as the link itself states
     asked: bool = False  # folders were named that may be followed into, and it leads into none of them
 
 
@@ -71,7 +71,7 @@ Place: TypeAlias = "Link | LfsPointer | Empty | TooLarge | Torn | Unreadable | E
 
 
 def described(place: Place) -> str:
-    """Say what a file is, as it goes on after its name and a colon."""
+    """Describe what a file is, as it goes on after its name and a colon."""
     match place:
         case Link(target, asked=False):
             return f"a link to {target}, not followed; --follow-links DIR follows it"
@@ -100,7 +100,7 @@ def lfs_pointer(data: bytes) -> LfsPointer | None:
 
 
 def small_file(root: Path, name: str) -> Place | None:
-    """Tell of a file that is not what its name says whether it is empty or a git-LFS pointer."""
+    """Give whether a file that is not what its name states is empty or a git-LFS pointer; None if neither."""
     try:
         with open_regular(root, name) as file:
             data = file.read(_LARGEST_POINTER + 1)
@@ -130,8 +130,8 @@ def in_place_of(name: str, places: Mapping[str, Place]) -> Place | None:
 
 
 def notes(places: Mapping[str, Place]) -> list[str]:
-    """Say in sentences which files are links or pointers, and what a person does about it."""
-    told = []
+    """Note in sentences which files are links or pointers, and what a person does about it."""
+    sentences = []
     links = {name: place for name, place in places.items() if isinstance(place, Link)}
     if links:
         names, one = _named(links), len(links) == 1
@@ -140,7 +140,7 @@ def notes(places: Mapping[str, Place]) -> list[str]:
         mend = f"--follow-links DIR follows {them} into DIR."
         if all(link.asked for link in links.values()):
             mend = "No folder that --follow-links names holds what is behind."
-        told.append(
+        sentences.append(
             f"{names} is a link to {target}, not followed. {mend}"
             if one
             else f"{names} are links, not followed (the first leads to {target}). {mend}"
@@ -153,10 +153,10 @@ def notes(places: Mapping[str, Place]) -> list[str]:
             else "are git-LFS pointers, not the files"
         )
         them = "it" if len(pointers) == 1 else "them"
-        told.append(
+        sentences.append(
             f"{_named(pointers)} {what}. 'git lfs pull' fetches {them}; then run the same command again."
         )
-    return told
+    return sentences
 
 
 def left_out(places: Mapping[str, Place]) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ def left_out(places: Mapping[str, Place]) -> tuple[str, ...]:
 
 
 def unreadable(path: Path, places: Mapping[str, Place]) -> RunUnreadable | None:
-    """Make the error of a run whose other files were told; None where each could be read."""
+    """Make the error of a run whose other files were reported; None where each could be read."""
     found = {name: place.reason for name, place in places.items() if isinstance(place, Unreadable)}
     if not found:
         return None

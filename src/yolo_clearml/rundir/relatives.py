@@ -1,7 +1,8 @@
 """Trainings that YOLOv5 7.0 and Ultralytics did not write themselves: their forks and elder relatives.
 
 What each writes into its save_dir was read in its source, which is named below. They are reported by the
-rules of the nearest release whose callback is known, and that is said; what keeps its rows elsewhere is none.
+rules of the nearest release whose callback is known, and a note states that; what keeps its rows elsewhere
+is none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _LOSSES = frozenset(
     "angle aux box ce cls dfl dgrad dice dis dlog giou kobj l1 loss pose rle seg sem".split()  # noqa: SIM905
 )
 _YOLOV5_LOSSES = frozenset(("box", "obj", "cls", "seg"))
-# github.com/THU-MIG/yolov10, ultralytics/models/yolov10/train.py; ultralytics/__init__.py says 8.1.34
+# github.com/THU-MIG/yolov10, ultralytics/models/yolov10/train.py; ultralytics/__init__.py has 8.1.34
 _YOLOV10_LOSSES = frozenset(f"{loss}_{head}" for loss in ("box", "cls", "dfl") for head in ("om", "oo"))
 # github.com/WongKinYiu/yolov9, train.py, train_dual.py and train_triple.py: options that YOLOv5 has not
 _YOLOV9_OPTIONS = frozenset(("flat_cos_lr", "fixed_lr", "min_items", "close_mosaic"))
@@ -38,9 +39,9 @@ class Relative:
 def relative_of(
     yolov5: bool, columns: Collection[str], arguments: Mapping[str, object], version: str | None
 ) -> Relative | None:
-    """Tell by what a run holds whether a fork or an elder relative wrote it; None where nothing shows that.
+    """Give which fork or elder relative wrote a run, by what it holds; None where nothing shows that.
 
-    ``version`` is what a checkpoint says, if that is no release of Ultralytics 8.
+    ``version`` is what a checkpoint states, if that is no release of Ultralytics 8.
     """
     named = [column.partition("/") for column in columns]
     losses: dict[str, str] = {}  # the first column of each
@@ -82,7 +83,7 @@ def _of_yolov5(losses: Mapping[str, str], arguments: Mapping[str, object]) -> Re
 
 
 def why_foreign(path: Path, yolov5: bool, arguments: Mapping[str, object]) -> tuple[str, str] | None:
-    """Say, as it goes on after "it", why a training without results.csv has none, and a hint; else None.
+    """Give, as it goes on after "it", why a training without results.csv has none, and a hint; else None.
 
     opt.yaml, hyp.yaml and results.txt are YOLOv7's (github.com/WongKinYiu/yolov7, train.py) and those of
     YOLOv5 to 5.0.

@@ -1,4 +1,4 @@
-"""Which release of Ultralytics trained a run: as a checkpoint says, or those that everything else leaves.
+"""Which release of Ultralytics trained a run: as a checkpoint states, or those that everything else leaves.
 
 Without a checkpoint a directory still holds what not every release writes: the names in args.yaml, which are
 all of its default.yaml; the shape of results.csv; the names of pictures. Each of these allows some releases,
@@ -38,7 +38,7 @@ class Releases:
     first: Release
     last: Release
     early: tuple[Release, Release]  # first and last that what is there from the first epoch on allows
-    known: bool = False  # a checkpoint says so
+    known: bool = False  # a checkpoint names it
     contradictory: bool = False  # what the directory holds fits none: any may be it, ``early`` the nearest
 
     def __str__(self) -> str:
@@ -151,7 +151,7 @@ def _names(arguments: Mapping[str, object]) -> list[int]:
 
 
 def _resumed(arguments: Mapping[str, object]) -> bool:
-    """Tell a resumed training: older releases write ``resume: false``, and the model is its own last.pt."""
+    """Return whether it was resumed: older releases write ``resume: false``, and its own last.pt as model."""
     own = f"{arguments.get('save_dir')}/weights/last.pt".replace("\\", "/")
     return bool(arguments.get("resume")) or str(arguments.get("model")).replace("\\", "/").endswith(own)
 
@@ -162,8 +162,8 @@ def _resumed(arguments: Mapping[str, object]) -> bool:
 @cache
 def _known() -> tuple[tuple[Release, ...], Mapping[str, Sequence[tuple[str, str | None]]]]:
     """Give the published releases, and for each name the release that brought it and the first without it."""
-    told = json.loads(files(__package__).joinpath("releases.json").read_text(encoding="utf-8"))
-    return tuple(map(_release, told["releases"])), told["arguments"]
+    stored = json.loads(files(__package__).joinpath("releases.json").read_text(encoding="utf-8"))
+    return tuple(map(_release, stored["releases"])), stored["arguments"]
 
 
 def _release(text: str) -> Release:

@@ -38,7 +38,7 @@ class Misfit:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What results.csv says: ``columns`` without ``epoch``, ``rows`` in file order, unusable line numbers."""
+    """What results.csv holds: ``columns`` without ``epoch``, ``rows`` in file order, unusable lines."""
 
     columns: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()

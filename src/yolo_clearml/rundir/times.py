@@ -24,11 +24,11 @@ _SAVING = timedelta(hours=1)
 class Times:
     """When each epoch ended, and how long it took."""
 
-    began: int  # milliseconds since the epoch; when the training began, as nearly as files tell
+    began: int  # milliseconds since the epoch; when the training began, as nearly as files show
     ended: int  # milliseconds since the epoch; when the last row was written
     at: Mapping[int, int]  # epoch as printed: milliseconds since the epoch
     took: Mapping[int, float]  # epoch as printed: seconds; empty where there is no ``time`` column
-    exact: bool  # False: spread evenly, because nothing on disk says when
+    exact: bool  # False: spread evenly, because nothing on disk states when
 
     @property
     def longest_epoch(self) -> float:
@@ -38,7 +38,7 @@ class Times:
 
 
 def last_write(written: int, saved: str | None, since: int = 0, slack: timedelta | None = None) -> int:
-    """Say when results.csv was last written, in milliseconds since the epoch.
+    """Give when results.csv was last written, in milliseconds since the epoch.
 
     That is its modification time, ``written``, unless the newest checkpoint (``saved``: its own ISO date, the
     only time that survives copying) is so much older that the directory must have been copied without its

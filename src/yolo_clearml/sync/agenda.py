@@ -28,7 +28,7 @@ from typing_extensions import assert_never
 from ..errors import RunChanged, RunGone, RunUnreadable
 from ..events import RunState
 from ..rundir.finding import Found
-from ..rundir.scan import NotARun
+from ..rundir.run import NotARun
 from .engine import sync
 from .outcomes import Delivered, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .silence import Silence

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import OurFault
 from ..rundir.finding import Found
-from ..rundir.scan import NotARun
+from ..rundir.run import NotARun
 from .outcomes import Facts, Failed, Gone, Outcome, Skipped, UpToDate
 from .visit import recognised, visit
 from .work import Visit, Work

@@ -37,7 +37,7 @@ from watchdog.observers.api import BaseObserver
 from ..errors import RunUnreadable
 from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import require_folder, run_around, walk
-from ..rundir.scan import Listed, is_of_a_run, listing
+from ..rundir.listing import Listed, is_of_a_run, listing
 from .agenda import Agenda
 
 # of a watch placed twice, or a queue that overflowed: looking makes up for it

@@ -20,8 +20,10 @@ from ..errors import (
 )
 from ..events import Plan, RunState
 from ..replay.rules import Wishes, fitness_by_epoch, main_metric, plan
+from ..rundir.listing import listing
 from ..rundir.places import left_out, notes, unreadable
-from ..rundir.scan import NotARun, Run, listing, scan
+from ..rundir.run import NotARun, Run
+from ..rundir.scan import scan
 from .ledger import Held, Ledger, settled_stamp
 from .outcomes import Delivered, Facts, Failed, Outcome, Pending, Progress, Skipped, Started, UpToDate
 from .sinks import Acknowledged, Noted, Prover, Reminder, Revived, Sent, acknowledged

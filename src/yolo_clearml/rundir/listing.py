@@ -1,0 +1,150 @@
+"""Which files of a directory a run may be made of, without opening one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from ..errors import RunGone, RunUnreadable
+from ..events import Behind, FileStamp
+from .places import Link, Place, Unreadable
+from .places import follow as follow_link
+
+_MOST_PICTURES = 500  # a run has about 30
+
+_PICTURE = re.compile(
+    r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg"
+    r"|(results|confusion_matrix|confusion_matrix_normalized|.*_curve)\.png",
+    re.DOTALL,
+)
+VALIDATED = re.compile(r"(val.*|confusion_matrix.*|.*_curve)\.(jpg|png)", re.DOTALL)
+WEIGHTS = ("weights/best.pt", "weights/last.pt")
+ARGUMENT_FILES = ("args.yaml", "opt.yaml")
+_DATA_FILES = frozenset({*WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"})
+
+
+# name within the run, size in bytes, mtime in nanoseconds; where it is behind a link, or what is in its place
+Listed: TypeAlias = "tuple[str, int, int, Behind | Link | Unreadable | None]"
+
+
+def listing(path: Path, follow: Sequence[Path] = ()) -> tuple[Listed, ...]:
+    """List the files a run may be made of, from two directory listings and a stat each; sorted by name.
+
+    Links are followed into the folders ``follow``, real paths, alone. What Ultralytics did not write is left
+    out. Of more than 500 pictures the first by name are listed. Raises RunUnreadable.
+    """
+    found: list[Listed] = []
+    weights = False
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if is_of_a_run(entry.name):
+                    _list(path, entry, entry.name, follow, found)
+                elif entry.name == "weights":
+                    weights = entry.is_dir(follow_symlinks=False)
+                    if entry.is_symlink():
+                        _list_behind(path, follow, found)
+        if weights:
+            _list_weights(path, follow, found)
+    except FileNotFoundError as cause:
+        raise RunGone(f"{path} is not there any more.", "Give the path it has now.") from cause
+    except OSError as cause:
+        raise RunUnreadable(
+            f"{path} cannot be listed: {cause.strerror}.", "Check that it is a directory that you may read."
+        ) from cause
+    found.sort()
+    if len(found) <= _MOST_PICTURES:
+        return tuple(found)
+    pictures = [listed for listed in found if _is_picture(listed[0])]
+    left_off = set(pictures[_MOST_PICTURES:])
+    return tuple(listed for listed in found if listed not in left_off)
+
+
+def _list(
+    path: Path, entry: os.DirEntry[str], name: str, follow: Sequence[Path], found: list[Listed]
+) -> None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # a live run replaces files
+        return
+    except OSError as cause:
+        found.append((name, 0, 0, Unreadable(cause.strerror or str(cause))))
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.append((name, status.st_size, status.st_mtime_ns, None))
+    elif stat.S_ISLNK(status.st_mode):
+        _list_link(path, name, follow, found)
+
+
+def _list_weights(path: Path, follow: Sequence[Path], found: list[Listed]) -> None:
+    try:
+        with os.scandir(path / "weights") as entries:
+            for entry in entries:
+                if (name := f"weights/{entry.name}") in WEIGHTS:
+                    _list(path, entry, name, follow, found)
+    except FileNotFoundError:
+        raise
+    except OSError as cause:
+        found.append(("weights", 0, 0, Unreadable(cause.strerror or str(cause))))
+
+
+def _list_link(path: Path, name: str, follow: Sequence[Path], found: list[Listed]) -> None:
+    """List what is behind a link where it may be followed, and else the link, whose target is not touched."""
+    try:
+        behind = follow_link(path / name, follow) if follow else None
+        if behind is None:
+            found.append((name, 0, 0, Link(_target(path / name), asked=bool(follow))))
+            return
+        status = os.lstat(os.path.join(behind.folder, behind.name))  # noqa: PTH118
+    except OSError:  # since it was listed
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.append((name, status.st_size, status.st_mtime_ns, behind))
+
+
+def _target(path: Path) -> str:
+    """Where a link leads by its own text; of a file in a folder that is a link, where that does."""
+    return str((path if path.is_symlink() else path.parent).readlink())
+
+
+def _list_behind(path: Path, follow: Sequence[Path], found: list[Listed]) -> None:
+    """List the weights behind a link in place of their folder, or else that link."""
+    if follow and follow_link(path / "weights", follow) is not None:
+        for name in WEIGHTS:
+            if os.path.lexists(path / name):
+                _list_link(path, name, follow, found)
+        return
+    with contextlib.suppress(OSError):  # since it was listed
+        target = str((path / "weights").readlink())
+        found.append(("weights", 0, 0, Link(target, asked=bool(follow))))
+
+
+def is_of_a_run(name: str) -> bool:
+    """Return whether what is reported depends on a file of this name, relative to the run directory."""
+    return name in _DATA_FILES or _is_picture(name)
+
+
+def _is_picture(name: str) -> bool:
+    return "/" not in name and _PICTURE.fullmatch(name) is not None
+
+
+def parted(listed: Sequence[Listed]) -> tuple[dict[str, FileStamp], dict[str, Place]]:
+    """Part the files of a run from what stands in the place of some."""
+    stamps: dict[str, FileStamp] = {}
+    places: dict[str, Place] = {}
+    for name, size, mtime_ns, link in listed:
+        if isinstance(link, (Link, Unreadable)):
+            places[name] = link
+        else:
+            stamps[name] = FileStamp(name, size, mtime_ns, behind=link)
+    return stamps, places
+
+
+def pictures_and_weights(listed: Mapping[str, FileStamp]) -> dict[str, FileStamp]:
+    """Give the pictures and weights among files, of whichever training."""
+    return {n: s for n, s in listed.items() if _PICTURE.fullmatch(n) or n in WEIGHTS}
