@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import SAMPLES
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_checkpoint import SMALL, write
@@ -33,7 +34,7 @@ from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.sync.outcomes import Delivered, Facts, Pending, UpToDate
 from yolo_clearml.sync.visit import facts_of
 
-SAMPLES = sorted((Path(__file__).parent.parent / "sample_runs").iterdir())
+RUNS = sorted(SAMPLES.iterdir())
 NOW = ENDED + 1e6
 
 
@@ -102,9 +103,7 @@ LARGEST = f"{COLUMNS}\n1,1,1,1.7e308,1.7e308,1\n2,2,1,-1.7e308,-1.7e308,1\n".enc
 
 @settings(max_examples=150, deadline=None)
 @given(
-    data=st.sampled_from(SAMPLES).flatmap(
-        lambda sample: mutated((sample / "results.csv").read_bytes()[:2000])
-    )
+    data=st.sampled_from(RUNS).flatmap(lambda sample: mutated((sample / "results.csv").read_bytes()[:2000]))
 )
 @example(LARGEST)  # a curve whose ends lie further apart than a float holds
 @example(b"\xef\xbb\xbfepoch,time\r\n1,1e999\r\n")
@@ -130,9 +129,7 @@ def test_results(run: Path, data: bytes) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    data=st.sampled_from(SAMPLES).flatmap(lambda s: mutated(next(s.glob("[ao]*.yaml")).read_bytes()[:1500]))
-)
+@given(data=st.sampled_from(RUNS).flatmap(lambda s: mutated(next(s.glob("[ao]*.yaml")).read_bytes()[:1500])))
 @example(b'"\\ud800": "\\udc80"\n')
 @example(b"epochs: true\nname: [1]\n1: a\n'1': b\n")
 @example(f"epochs: {'9' * 99}\n".encode())
@@ -155,7 +152,7 @@ def test_arguments(run: Path, data: bytes) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.one_of(mutated(SMALL), mutated((SAMPLES[0] / "weights/best.pt").read_bytes()[-3000:])))
+@given(data=st.one_of(mutated(SMALL), mutated((RUNS[0] / "weights/best.pt").read_bytes()[-3000:])))
 def test_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """As a pickle in a sound zip, and as a zip: facts or a reason, twice the same."""
     folder = tmp_path_factory.mktemp("pt")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy
 import pytest
+from conftest import SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolo_clearml.rundir.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 
-SAMPLES = Path(__file__).parent.parent / "sample_runs"
 BEST = SAMPLES / "v8.4.190-detect" / "weights" / "best.pt"
 
 
