@@ -377,7 +377,7 @@ TREE: dict[str, Hostile] = {
 
 
 def make_tree(folder: Path, labels: Iterable[str]) -> dict[Path, Hostile]:
-    """Make those of `TREE` below ``folder``, a sound run with them, and beside it what to spare."""
+    """Make those of `TREE` below ``folder``, and a sound run; beside it, what none may reach."""
     outside(folder)
     runs: dict[Path, Hostile] = {}
     for label, hostile in {
