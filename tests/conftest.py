@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 from double import ClearMLDouble
+from hypothesis import is_hypothesis_test, settings
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -22,6 +23,29 @@ Doubles = Callable[[], ClearMLDouble]
 T = TypeVar("T")
 
 # -- two speeds -------------------------------------------------------------------------------------------
+
+# how many examples hypothesis makes where a test does not say; no deadline, for a machine may be busy
+settings.register_profile("few", max_examples=50, deadline=None)
+settings.register_profile("every", max_examples=500, deadline=None)
+
+
+def _exhaustive(config: pytest.Config) -> bool:
+    return str(config.option.markexpr) == "exhaustive"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make more examples where all of an enumeration is asked for."""
+    settings.load_profile("every" if _exhaustive(config) else "few")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Count tests of any input as enumerations too, where those are asked for."""
+    if _exhaustive(config):
+        for item in items:
+            if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+                item.add_marker(pytest.mark.exhaustive)
+
 
 # of a test that goes through an enumeration by itself: once through a few, and once through every one
 FEW_AND_EVERY = pytest.mark.parametrize(
