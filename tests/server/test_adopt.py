@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Doubles, MakeRun
+from conftest import FEW_AND_EVERY, Doubles, MakeRun, chosen
 from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR
 from killing import killed_at_request
@@ -694,10 +694,11 @@ def test_a_run_that_nobody_told_costs_two_requests_more(server: ClearMLDouble, m
     assert 1 == endpoints["projects.get_all_ex"]
 
 
+@FEW_AND_EVERY
 @pytest.mark.parametrize("ledger", ["kept", "lost"])
 @pytest.mark.parametrize("end", ["completed", "stopped", None])
 def test_killed_at_every_request_of_an_adoption(
-    server: ClearMLDouble, doubles: Doubles, make_run: MakeRun, ledger: str, end: str | None
+    server: ClearMLDouble, doubles: Doubles, make_run: MakeRun, ledger: str, end: str | None, every: bool
 ) -> None:
     """SIGKILL after each single request; run again, the task ends the same, and it is the only one."""
     run = make_run(DETECT)
@@ -714,7 +715,7 @@ def test_killed_at_every_request_of_an_adoption(
     delivered(run)
     wanted, requests = end_state(server), len(server.requests)
     (run / LEDGER_NAME).unlink()
-    for number in range(1, requests + 1):
+    for number in chosen(range(1, requests + 1), every):
         with doubles() as double:
             prepare(double)
             assert killed_at_request(double, number, "after", lambda: upload([run])), number

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from double import Altered, ClearMLDouble, Fault, Status
 from endpoints import UNNAMED, endpoints_in_source
 from genuine import GENUINE, Json, Replay, load
@@ -154,6 +155,6 @@ def test_what_is_recorded_here_is_answered_so_again(server: ClearMLDouble, tmp_p
 
 
 def run_script(name: str, *arguments: str) -> None:
-    script = Path(__file__).parent / name
+    script = ROOT / "tests" / name
     ended = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, timeout=120)
     assert 0 == ended.returncode, ended.stderr.decode()
