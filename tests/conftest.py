@@ -2,19 +2,87 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from double import ClearMLDouble
+from hypothesis import is_hypothesis_test, settings
 
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+SAMPLES = ROOT / "sample_runs"
 MakeRun = Callable[..., Path]
 Doubles = Callable[[], ClearMLDouble]
+T = TypeVar("T")
+
+# -- two speeds -------------------------------------------------------------------------------------------
+
+# how many examples hypothesis makes where a test does not say; no deadline, for a machine may be busy
+settings.register_profile("few", max_examples=50, deadline=None)
+settings.register_profile("every", max_examples=500, deadline=None)
+
+
+def _exhaustive(config: pytest.Config) -> bool:
+    return str(config.option.markexpr) == "exhaustive"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make more examples where all of an enumeration is asked for."""
+    settings.load_profile("every" if _exhaustive(config) else "few")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Count tests of any input as enumerations too, where those are asked for."""
+    if _exhaustive(config):
+        for item in items:
+            if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+                item.add_marker(pytest.mark.exhaustive)
+
+
+# of a test that goes through an enumeration by itself: once through a few, and once through every one
+FEW_AND_EVERY = pytest.mark.parametrize(
+    "every", [pytest.param(False, id="few"), pytest.param(True, id="every", marks=pytest.mark.exhaustive)]
+)
+
+
+def chosen(cases: Sequence[T], every: bool, few: int = 3) -> Sequence[T]:
+    """Give all of an enumeration, or a few of it: the first, the last, and those evenly between."""
+    if every or len(cases) <= few:
+        return cases
+    return [cases[round(at * (len(cases) - 1) / (few - 1))] for at in range(few)]
+
+
+def numbers(every: bool, *few: int) -> Iterable[int]:
+    """Count from 1 without end, for a test that sees when nothing is left; or give the few."""
+    return itertools.count(1) if every else few
+
+
+def sampled(cases: Iterable[Any], sample: Callable[[Any], bool]) -> list[Any]:
+    """Give parameters of which only some belong to the fast tests; a tuple is of several parameters."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=() if sample(case) else pytest.mark.exhaustive,
+        )
+        for case in cases
+    ]
+
+
+def one_in(step: int) -> Callable[[Any], bool]:
+    """Take one case of ``step``, beginning with the first; a prime takes of each column of a product."""
+    count = itertools.count()
+    return lambda case: next(count) % step == 0
+
+
+# -- runs and servers -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

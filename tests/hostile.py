@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -376,11 +376,14 @@ TREE: dict[str, Hostile] = {
 }
 
 
-def make_tree(folder: Path) -> dict[Path, Hostile]:
-    """Make all of `TREE` below ``folder``, a sound run among them, and what they must not reach beside it."""
+def make_tree(folder: Path, labels: Iterable[str]) -> dict[Path, Hostile]:
+    """Make those of `TREE` below ``folder``, and a sound run; beside it, what none may reach."""
     outside(folder)
     runs: dict[Path, Hostile] = {}
-    for label, hostile in {**TREE, "sound": Hostile(lambda run: None)}.items():
+    for label, hostile in {
+        **{label: TREE[label] for label in labels},
+        "sound": Hostile(lambda run: None),
+    }.items():
         run = folder / "runs" / label
         training(run, name=_ascii(run)[:20], save_dir=f"/runs/{_ascii(run)}")
         hostile.make(run)

@@ -43,6 +43,8 @@ _COLUMNS = 84
 _LINES = 60
 _LONG = 60.0  # seconds until a program that shows nothing is given up
 _COMMAND = [sys.executable, "-m", "yolo_clearml"]
+_ENDED = ("v8.4.190-classify", "v8.1.0-segment")
+_THREE = ("v8.4.190-classify", "v8.4.190-detect", "v8.4.190-detect-killed")
 _WATCH = ("-j", "1", "--stale-after", "1000000000")  # in one order, and what was recorded long ago is live
 _COLOURS = {"brown": "yellow"}  # by the names that rich knows
 _ID = re.compile(rb"[0-9a-f]{32}")
@@ -139,10 +141,12 @@ def words(drawn: str) -> str:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(ROOT / "sample_runs", folder / "sample_runs")
+def _folder(*names: str) -> Iterator[Path]:
+    """Give a folder with sample runs below ``runs``, each by the last part of its name."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for name in names:
+            shutil.copytree(ROOT / "sample_runs" / name, folder / "runs" / name.rpartition("-")[2])
         for ledger in folder.rglob(".yolo-clearml.json*"):
             ledger.unlink()
         yield folder
@@ -150,20 +154,18 @@ def _folder() -> Iterator[Path]:
 
 def draw() -> dict[str, str]:
     """Draw all pictures; gives the SVG by name."""
-    with _folder() as folder, ClearMLDouble() as server:
-        drawn = {}
-        upload = _Screen(folder, server, "upload", "sample_runs", "-j", "1")
+    drawn = {}
+    with _folder(*_THREE) as folder, ClearMLDouble() as server:
+        upload = _Screen(folder, server, "upload", "runs", "-j", "1")
         upload.ended()
-        drawn["upload.svg"] = _drawn("yolo-clearml upload sample_runs", upload)
-        _forget(folder / "sample_runs" / "v8.4.190-detect-killed")
-        _forget(folder / "sample_runs" / "yolov5-7.0.14-detect")
-        status = _Screen(folder, server, "status", "sample_runs")
+        drawn["upload.svg"] = _drawn("yolo-clearml upload runs", upload)
+        # as if never uploaded, as far as the disk knows
+        (folder / "runs" / "killed" / ".yolo-clearml.json").unlink()
+        status = _Screen(folder, server, "status", "runs")
         status.ended()
-        drawn["status.svg"] = _drawn("yolo-clearml status sample_runs", status)
-    with _folder() as folder, ClearMLDouble() as server:
+        drawn["status.svg"] = _drawn("yolo-clearml status runs", status)
+    with _folder(*_ENDED) as folder, ClearMLDouble() as server:
         runs = folder / "runs"
-        for name in ("v8.4.190-classify", "v8.1.0-segment"):
-            shutil.copytree(folder / "sample_runs" / name, runs / name.rpartition("-")[2])
         watch = _Screen(folder, server, "watch", "runs", *_WATCH)
         watch.until(lambda text: text.count("up to date") == 2)
         rows = 0
@@ -181,11 +183,6 @@ def draw() -> dict[str, str]:
 
 def _is_at(rows: int, text: str) -> bool:
     return f"{rows}/5" in text and "sending" not in text
-
-
-def _forget(run: Path) -> None:
-    """Make it a run that was never uploaded, as far as the disk knows."""
-    (run / ".yolo-clearml.json").unlink()
 
 
 def main() -> None:

@@ -32,8 +32,9 @@ HOUSE: dict[str, tuple[str, ...]] = {
         "triggers",
     ),
     "server": (
-        *("payloads", "task_log", "compare", "exchange", "storage_failures", "storage", "file_server", "api"),
-        *("reader", "adoption", "siblings", "destination", "tasks", "delivery", "sink", "offline"),
+        *("payloads", "task_log", "compare", "exchange", "storage_failures", "storage", "file_server"),
+        *("session", "api", "ownership", "reader", "recognition", "adoption", "siblings", "destination"),
+        *("tasks", "batches", "uploads", "models", "delivery", "sink", "offline"),
     ),
     "top": ("library",),
     "cli": (
@@ -51,7 +52,7 @@ MODULES = sorted(
 )
 # the one place of what is slow, large or has a say in how the code around it looks
 ONLY_IN = {
-    "clearml": ("server.storage", "server.file_server", "server.api"),
+    "clearml": ("server.storage", "server.file_server", "server.session", "server.api"),
     **{"matplotlib": ("replay.figures",), "PIL": ("replay.figures",), "yaml": ("rundir.arguments",)},
     **{"watchdog": ("sync.triggers",), "filelock": ("sync.ledger",), "platformdirs": ("sync.ledger",)},
     **{"pathspec": ("rundir.choice",), "prometheus_client": ("cli.metrics",)},

@@ -1,4 +1,4 @@
-"""README's pictures show what the program shows."""
+"""The pictures of the documents show what the program shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pictures
 import pytest
 
-README = (pictures.ROOT / "README.md").read_text()
+DOCUMENTS = [pictures.ROOT / name for name in ("README.md", "CONTRIBUTING.md", ".github/GUIDE.md")]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,8 @@ def test_a_picture_is_not_outgrown(name: str, drawn: dict[str, str]) -> None:
     assert pictures.words(drawn[name]) == pictures.words(kept)
 
 
-def test_every_picture_of_the_readme_is_there() -> None:
-    """Linked relatively, and none lies about that nobody sees."""
-    linked = set(re.findall(r"\.github/pictures/([\w.-]+)", README))
+def test_every_picture_is_linked() -> None:
+    """Relatively, and with words for who does not see it; none lies about that nobody links."""
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    linked = set(re.findall(r"!\[[^\]]{10,}\]\((?:\.github/)?pictures/([\w.-]+)\)", text))
     assert {path.name for path in pictures.PICTURES.iterdir()} == linked

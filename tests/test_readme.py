@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What README and the manual say is so; their form and their outputs are the matter of `test_docs`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from yolo_clearml.errors import Exit
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / ".github" / "GUIDE.md").read_text()
 
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
@@ -34,7 +35,7 @@ def options_of(command: str) -> set[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_explained_and_no_other(command: str) -> None:
     """The rows of the table that are of a command hold exactly the options of its ``--help``."""
-    table = README.split("### Options\n")[1].split("###")[0]
+    table = GUIDE.split("## Options\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (.*?) \| (.*?) \|", table, re.M)
     cells = "".join(options for options, commands in rows if command in commands.split(", "))
     explained = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cells))
@@ -43,7 +44,7 @@ def test_every_option_is_explained_and_no_other(command: str) -> None:
 
 def test_every_exit_status_is_explained() -> None:
     """The table of exit statuses holds exactly the promised ones."""
-    table = README.split("### Exit status")[1].split("##")[0]
+    table = README.split("## Exit status\n")[1].split("\n## ")[0]
     codes = {int(code) for cell in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in cell.split(",")}
     closed_pipe = 141  # a shell's number, not a status of ours
     assert {int(status) for status in Exit} | {closed_pipe} == codes
@@ -52,7 +53,7 @@ def test_every_exit_status_is_explained() -> None:
 def test_the_messages_are_real() -> None:
     """Each quoted message is one that the source can say."""
     source = "".join(path.read_text() for path in (ROOT / "src" / "yolo_clearml").rglob("*.py"))
-    section = README.split("## Five messages")[1].split("\n## ")[0]
+    section = GUIDE.split("## Five messages")[1].split("\n## ")[0]
     messages = re.findall(r"```text\n(.*?)\n```", section, re.S)
     assert 5 == len(messages)
     for message in messages:
@@ -70,8 +71,8 @@ def test_the_example_of_a_program_runs(
 ) -> None:
     """As it stands, beside a folder of runs."""
     monkeypatch.chdir(make_run("v8.4.190-detect-noplots", "exp").parent.parent)
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    exec(compile(program, "README.md", "exec"), {})
+    (program,) = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
+    exec(compile(program, "GUIDE.md", "exec"), {})
     (task,) = server.tasks.values()
     assert ["archive"] == task["tags"]
     planned, delivered = capsys.readouterr().out.splitlines()
@@ -81,8 +82,8 @@ def test_the_example_of_a_program_runs(
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """The unit of the README is one, with a program that exists."""
-    unit = README.split("<!-- systemd unit -->\n```ini\n")[1].split("```")[0]
+    """The unit of the manual is one, with a program that exists."""
+    unit = GUIDE.split("<!-- systemd unit -->\n```ini\n")[1].split("```")[0]
     program = Path(sys.executable)
     assert "%h/.local/bin/yolo-clearml" in unit
     (tmp_path / "yolo-clearml.service").write_text(unit.replace("%h/.local/bin/yolo-clearml", str(program)))

@@ -214,7 +214,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
 
     def load() -> None:
         from .server import sink  # noqa: F401  takes more than a second
-        from .server.api import configured_host
+        from .server.session import configured_host
 
         configured_host()  # the SDK reads its configuration once, which takes it half a second
 

@@ -1,7 +1,7 @@
 """A plan held against what a ClearML task holds: every value, every iteration, every byte of every file.
 
-Pure but for the files, which it asks its caller for. Of each event of a plan it says whether the task holds
-it as the disk says it (`Present`), not at all (`Absent`) or otherwise (`Contradicts`). A picture is
+Pure but for the files, which it asks its caller for. Of each event of a plan it states whether the task holds
+it as the disk does (`Present`), not at all (`Absent`) or otherwise (`Contradicts`). A picture is
 recognised by title, series and iteration, whatever its file is called there. When something happened is not
 compared: times are read off file times, which a copy does not keep. Nor are the task's name, project and
 tags: they are the user's to choose and to change.
@@ -42,8 +42,8 @@ from ..rundir.files import PNG
 from ..sync.verdict import Difference, Extra, Kind, Verdict
 from .payloads import PLOT_VARIANT, PROPERTIES
 
-NO_LABEL = "no label"  # what a difference says of a class that a model does not name
-DEAD_LINK = "a dead link"  # what a difference says of an address where nothing is
+NO_LABEL = "no label"  # what a difference shows for a class that a model does not name
+DEAD_LINK = "a dead link"  # what a difference shows for an address where nothing is
 _ENDS = 8  # bytes; the signatures at both ends of a PNG have as many
 _LARGEST_FIGURE = 64 * 2**20  # bytes; a drawn figure has less than 2 MiB
 _STATUSES = {
@@ -58,7 +58,7 @@ Same: TypeAlias = Callable[[float, float], bool]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What tells the bytes of one file from others."""
+    """What distinguishes the bytes of one file from others."""
 
     size: int  # bytes
     sha256: (
@@ -122,7 +122,7 @@ class Holds:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The task holds the event as the disk says it."""
+    """The task holds the event as the disk does."""
 
     facts: int  # values and files that were compared
 
@@ -174,7 +174,7 @@ def verdict(plan: Plan, holds: Holds, url: str | None, checked: Iterable[Checked
 def check(report: Report, holds: Holds, files: Files, same: Same = operator.eq) -> list[Checked]:
     """Look for each event of a report in what a task holds.
 
-    ``same`` says of a value here and one there whether they are the same. By default they have to be, to the
+    ``same`` decides whether a value here and one there are the same. By default they have to be, to the
     last bit: although the server indexes values as 32-bit floats, it gives back the JSON it was sent
     (Elasticsearch's ``_source``), in which a 64-bit float is written so that it reads as itself. What a live
     training reported has more digits than its results.csv keeps, and wants another ``same``.
@@ -308,11 +308,11 @@ def _model(here: OutputModel, holds: Holds, files: Files) -> Iterator[_Result]:
     )
     for label in {**here.labels, **there.labels}:
         sides = here.labels.get(label), there.labels.get(label)
-        ours, theirs = (NO_LABEL if index is None else str(index) for index in sides)
+        here_index, there_index = (NO_LABEL if index is None else str(index) for index in sides)
         yield (
             None
             if sides[0] == sides[1]
-            else Difference(Kind.MODEL, here.name, f"label {label!r}", None, ours, theirs)
+            else Difference(Kind.MODEL, here.name, f"label {label!r}", None, here_index, there_index)
         )
 
 

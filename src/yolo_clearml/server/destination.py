@@ -1,4 +1,4 @@
-"""Where the model of a run goes, and who says so: as ClearML's SDK decides, and never for good by mistake.
+"""Where the model of a run goes, and who decides so: as ClearML's SDK decides, and never for good by mistake.
 
     --output-uri, else the task's own, else the project's, else clearml.conf's, else the files server
 
@@ -16,8 +16,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import YoloClearmlError
-from .adoption import key_of, mark_of
 from .api import Api
+from .ownership import key_of, mark_of
 from .payloads import Json
 
 RUNTIME_DESTINATION = (
@@ -36,7 +36,7 @@ class Destination:
     """An address, and who names it."""
 
     address: str
-    said_by: str
+    named_by: str
 
 
 Decide = Callable[[], Destination]
@@ -49,7 +49,7 @@ def by_default(api: Api, option: str | None, of_project: str | None) -> Destinat
     if of_project:
         return Destination(of_project, "the default output destination of the project in ClearML")
     if api.output_uri:
-        return Destination(api.output_uri, api.output_uri_said_by)
+        return Destination(api.output_uri, api.output_uri_named_by)
     return Destination(api.files_host, FILES_SERVER)
 
 
@@ -67,23 +67,23 @@ def of_task(api: Api, task: Json, option: str | None) -> Destination:
     return by_default(api, None, next((row.get("default_output_destination") for row in found), None))
 
 
-def naming(error: _Error, said_by: str) -> _Error:
+def naming(error: _Error, named_by: str) -> _Error:
     """Give an error over an address with who named it, for that is where a typo is mended."""
-    told = error.afresh()
-    told.hint = f"{error.hint} The address comes from {said_by}."
-    return told
+    named = error.afresh()
+    named.hint = f"{error.hint} The address comes from {named_by}."
+    return named
 
 
 def _by_option(option: str) -> Destination:
-    said_by = _OPTION_VARIABLE if os.environ.get(_OPTION_VARIABLE) == option else _OPTION
+    named_by = _OPTION_VARIABLE if os.environ.get(_OPTION_VARIABLE) == option else _OPTION
     scheme = urlsplit(option).scheme
     # a path, as the SDK writes one (S/storage/helper.py, conform_url)
     address = option if len(scheme) > 1 else f"file://{Path(option).absolute()}"
-    return Destination(address, said_by)
+    return Destination(address, named_by)
 
 
 def _is_ours(task: Json, stated: str) -> bool:
-    """Tell whether nobody but us has named a task's destination, and no model has arrived there."""
+    """Check whether nobody but us has named a task's destination, and no model has arrived there."""
     if key_of(task) is None or mark_of(task) is not None or (task.get("models") or {}).get("output"):
         return False
     # tasks that were made before this was written hold what we wrote as well

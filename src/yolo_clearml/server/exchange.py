@@ -1,6 +1,6 @@
-"""One request and its reply, in bounded time and memory; the ways of failing told apart.
+"""One request and its reply, in bounded time and memory; the ways of failing distinguished.
 
-Knows HTTP and what ClearML's servers say over it, and nothing of the SDK.
+Knows HTTP and what ClearML's servers answer over it, and nothing of the SDK.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _Unreachable: TypeAlias = "ServerUnreachable | FileServerUnreachable"
 
 
 class PassingError(Exception):
-    """A failure that may be gone the next time; ``error`` is what to say if it is not."""
+    """A failure that may be gone the next time; ``error`` is what to raise if it is not."""
 
     def __init__(self, error: YoloClearmlError, retry_after: float = 0.0) -> None:
         super().__init__(str(error))
@@ -133,7 +133,7 @@ def exchange(
     kind: type[_Unreachable] = ServerUnreachable,
     load: Callable[[requests.Response, float], None] = _load,
 ) -> requests.Response:
-    """Send one request and read its reply, and tell the ways apart in which none arrives."""
+    """Send one request and read its reply, and distinguish the ways in which none arrives."""
     try:
         with send() as reply:
             load(reply, seconds)
@@ -237,7 +237,7 @@ def led_elsewhere(
 
 
 def is_refusal(code: int, subcode: int, message: str) -> bool:
-    """Tell a 500 over documents that the server's index does not take: the same again is refused again.
+    """Recognise a 500 over documents that the server's index does not take: the same again is refused again.
 
     It is a BulkIndexError of Elasticsearch (apiserver/database/errors.py); its outages have the same subcode.
     """
@@ -281,13 +281,13 @@ def _answer(reply: requests.Response) -> tuple[int, int, str]:
 
 
 def looks_cut(reply: requests.Response) -> bool:
-    """Tell a JSON reply that broke off from a page of something else."""
+    """Distinguish a JSON reply that broke off from a page of something else."""
     return reply.content[:1] in (b"{", b"") and reply.status_code == requests.codes.ok
 
 
 def keeps_failing(host: str, status: int, message: str) -> ServerUnreachable:
     """Give the error of a server that answers with a status of its own trouble."""
-    # 500 is what a request gets that the server cannot digest; the others say that the server is not well
+    # 500 is what a request gets that the server cannot digest; the others mean that the server is not well
     kind = ServerFailing if status == requests.codes.server_error else ServerUnreachable
     return kind(
         f"ClearML at {host} keeps failing ({status}: {message}).",

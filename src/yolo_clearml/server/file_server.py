@@ -56,8 +56,8 @@ class FileServers:
 
         A file server takes several in one request (clearml-server's fileserver.py stores each part of the
         form and names them all in its reply); where it, or a proxy before it, does not, they are sent one by
-        one. ``advance`` is told the bytes sent. Raises FileServerUnreachable, and RunChanged where a file has
-        become shorter or longer on its way.
+        one. ``advance`` is called with the bytes sent. Raises FileServerUnreachable, and RunChanged where a
+        file has become shorter or longer on its way.
         """
         if base in self._down:  # waited for in vain once: the next thousand files need not wait as well
             raise self._down[base].afresh()
@@ -80,9 +80,9 @@ class FileServers:
             raise
 
     def fetch(self, url: str, most: int) -> Content | None:
-        """Read a stored file, up to ``most`` bytes, and give what tells it from others; None where none is.
+        """Read a stored file, up to ``most`` bytes, and give its `Content`; None where none is.
 
-        A file that does not arrive whole, or whose storage does not say whether it is there, raises
+        A file that does not arrive whole, or whose storage does not answer whether it is there, raises
         FileServerUnreachable; where that is not ClearML's file server, FileElsewhere.
         """
         address = urlsplit(url)
@@ -213,17 +213,17 @@ class FileServers:
             raise elsewhere
         if reply.status_code in (requests.codes.not_found, requests.codes.gone):
             return None
-        said = (
+        refusal = (
             f"The file server at {where} does not give {public_address(url)} ({reply.status_code}).",
             "Look into its log, and check that it belongs to the same ClearML server as the credentials.",
         )
         if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
             self._session.refresh_token()  # it may have expired since the last call of the API
-            raise PassingError(FileNotTaken(*said))
+            raise PassingError(FileNotTaken(*refusal))
         if reply.status_code in PASSING:
             hint = "Look into its log; then run the same command again."
-            raise PassingError(FileServerUnreachable(said[0], hint), retry_after(reply))
-        raise FileNotTaken(*said)
+            raise PassingError(FileServerUnreachable(refusal[0], hint), retry_after(reply))
+        raise FileNotTaken(*refusal)
 
     def _moved(self, url: str, reply: requests.Response) -> str | None:
         """Give where a file went that is asked for by its old address, and not a page to log in.
@@ -250,14 +250,14 @@ class FileServers:
 def _differences(advance: Callable[[int], None]) -> Callable[[Any], None]:
     seen = 0
 
-    def tell(monitor: Any) -> None:
+    def report(monitor: Any) -> None:
         nonlocal seen
         if monitor.bytes_read == seen < monitor.len:
             raise _changed()  # the server would wait for the rest, and we for the server
         advance(monitor.bytes_read - seen)
         seen = monitor.bytes_read
 
-    return tell
+    return report
 
 
 def _changed() -> RunChanged:
@@ -269,7 +269,7 @@ class _NotTogether(Exception):
 
 
 def _confirms(reply: requests.Response, keys: Sequence[str]) -> bool:
-    """Tell whether a file server's reply names just the files that were sent."""
+    """Check whether a file server's reply names just the files that were sent."""
     try:
         stored = reply.json()
     except ValueError:

@@ -3,7 +3,7 @@
     <folder>/<name>-<first 8 of the run's key>.zip
         task.json                  project, name, tags, comment, parameters, how to make the output model
         metrics.jsonl              a JSON list of events on each line
-    log.jsonl                  what the console says of it, likewise
+    log.jsonl                  what the console shows of it, likewise
         data/<project>/<name>.<task id>/metrics/...      the pictures, byte for byte
     <folder>/<name>-<first 8 of the run's key>.pt        a copy of the weights, where the run has a model
     <folder>/*.tmp                 being written, or left by a kill: the next export of the run replaces it
@@ -20,9 +20,9 @@ What the importer of clearml 2.1.12 does, and how the session meets it:
   no quotes into addresses. So the project is one folder here, and all paths are plain ASCII; the task
   itself has the true names.
 * A missing file of weights ends the import of everything else, unless it is uploaded in the background.
-  So it is; the model then says ``failed_uploading``. An ``output_uri`` whose storage cannot even be opened
-  (no credentials, no driver) still ends the import, before the events.
-* It marks the task completed, with the time of the import. So the comment tells of a training that was
+  So it is; the model is then at ``failed_uploading``. An ``output_uri`` whose storage cannot even be
+  opened (no credentials, no driver) still ends the import, before the events.
+* It marks the task completed, with the time of the import. So the comment names a training that was
   stopped or still going on.
 * On Windows it looks for backslashes in the links of plots and leaves them dead.
 """
@@ -95,7 +95,7 @@ class OfflineSink:
     server: str = "offline"
 
     def has(self, task_id: str) -> bool:
-        """Nothing here forgets what it was told."""
+        """Nothing here forgets what was reported to it."""
         return True
 
     @contextmanager
@@ -170,9 +170,9 @@ class _Session:
         with _entry(archive, "metrics.jsonl", ZIP_DEFLATED) as target:
             for line in _lines(self._told(events)):
                 target.write(line)
-        said = task_log.upload(self._plan)
-        if said is not None:
-            console = task_log.event(self.task_id, said)
+        text = task_log.upload(self._plan)
+        if text is not None:
+            console = task_log.event(self.task_id, text)
             with _entry(archive, "log.jsonl", ZIP_DEFLATED) as target:
                 for line in _lines([{name: value for name, value in console.items() if name != "type"}]):
                     target.write(line)
@@ -198,7 +198,7 @@ class _Session:
         return "/".join([folder, *(_plain(part) for part in below.split("/")[1:])])
 
     def _told(self, events: Iterable[Event]) -> Iterator[Json]:
-        """Give what metrics.jsonl tells; the importer puts true ids and addresses in."""
+        """Give what metrics.jsonl holds; the importer puts true ids and addresses in."""
         for event in events:
             match event:
                 case Scalar():
@@ -214,10 +214,10 @@ class _Session:
                         self.task_id, event.title, event.iteration, event.at, key, self._sizes[key]
                     )
                 case Hyperparameters() | Properties() | OutputModel() | Status():
-                    pass  # task.json tells these
+                    pass  # task.json holds these
 
     def _task(self, events: Iterable[Event], weights: Path) -> Json:
-        """Give what task.json tells: the fields of ``tasks.edit``, and how to make the output models."""
+        """Give what task.json holds: the fields of ``tasks.edit``, and how to make the output models."""
         comment = [self._plan.comment]
         parameters: dict[str, dict[str, Json]] = {
             payloads.PROPERTIES: {payloads.RUNTIME_KEY: payloads.mark(self._plan.key)}
@@ -259,7 +259,7 @@ class _Session:
                 "weights_filename": str(weights),
                 "target_filename": event.file.name.rpartition("/")[2],
                 "iteration": event.iteration,
-                "update_comment": False,  # the path on this machine says nothing there
+                "update_comment": False,  # the path on this machine means nothing there
                 "async_enable": True,  # or a missing file would end the import of everything else
             },
         }

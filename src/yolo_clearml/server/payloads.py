@@ -113,7 +113,7 @@ def image_plot(task_id: str, title: str, iteration: int, at: int, url: str, size
 
 
 def shows_in_plots(url: str) -> bool:
-    """Tell whether the Plots tab can show a picture: not one in a bucket or folder (S/.../reporter.py)."""
+    """Check whether the Plots tab can show a picture: not one in a bucket or folder (S/.../reporter.py)."""
     return url.startswith("http")
 
 
@@ -149,7 +149,7 @@ def parameters(event: Hyperparameters | Properties) -> list[Json]:
 
 
 def mark(key: str) -> Json:
-    """The user property that says which run a task holds: it can be written and looked for in any status."""
+    """The user property that names the run a task holds: it can be written and looked for in any status."""
     return {"section": PROPERTIES, "name": RUNTIME_KEY, "value": key, "type": "str"}
 
 
@@ -185,7 +185,7 @@ def _metric_key(folder: str, title: str, series: str, iteration: int, file_name:
 
 
 def _storable(part: str) -> str:
-    """Replace what a storage key cannot hold, as the SDK does, and what an address loses: a tab, say."""
+    """Replace what a storage key cannot hold, as the SDK does, and what an address loses: such as a tab."""
     part = part.replace("\\", "/").strip("/").replace("/", ".slash.")
     return "".join(f"0x{ord(c):02x}" if c in _UNSAFE or c < " " else c for c in part)
 

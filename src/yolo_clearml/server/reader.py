@@ -114,7 +114,7 @@ def verify(api: Api, plan: Plan, root: Path, task_id: str, same: Same = operator
 
 
 def console(api: Api, task_id: str) -> Iterator[str]:
-    """Give what a task's console says, the latest first; raises as `Api.call` does."""
+    """Give what was logged to a task's console, the latest first; raises as `Api.call` does."""
     payload: Json = {"task": task_id, "batch_size": _LINES, "navigate_earlier": True}
     while True:
         reply = api.call(_LOG, payload)

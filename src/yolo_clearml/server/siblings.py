@@ -1,4 +1,4 @@
-"""Tasks of one key, told apart: trainings that began alike and went on otherwise.
+"""Tasks of one key, kept apart: trainings that began alike and went on otherwise.
 
     tasks of the key --same digests of the first rows--> --same values at the same iterations--> this run's
 
@@ -12,23 +12,23 @@ from collections.abc import Iterator, Sequence
 
 from ..events import Plan, Scalar
 from ..rundir.identity import UNTOLD, differ
-from .adoption import Measure
 from .api import Api
 from .payloads import Json
 from .reader import curves
+from .recognition import Measure
 
 ROWS_KEY = "yolo_clearml_rows"  # in a task's runtime, beside the key
 _RATES = ("lr", "x")  # titles of curves that follow from the arguments alone; the second is YOLOv5's
 _OPEN = ("created", "queued", "in_progress")  # the server takes no runtime for others
 
 
-def told_rows(plan: Plan) -> Json:
+def runtime_rows(plan: Plan) -> Json:
     """Give what goes into the runtime of a task beside the key."""
     return {ROWS_KEY: " ".join(plan.first_rows)} if plan.first_rows else {}
 
 
 def may_be(plan: Plan, task: Json) -> bool:
-    """Tell whether a task of a run's key may hold that run, by the digests of its first rows."""
+    """Check whether a task of a run's key may hold that run, by the digests of its first rows."""
     return not differ(plan.first_rows, _rows_of(task))
 
 
@@ -44,17 +44,17 @@ def own(api: Api, plan: Plan, tasks: Sequence[Json], others: set[str]) -> Json |
     return None
 
 
-def tell_rows(api: Api, plan: Plan, task: Json) -> None:
+def write_rows(api: Api, plan: Plan, task: Json) -> None:
     """Write to a run's own task what rows have come since it was made, up to the first few."""
     there = _rows_of(task)
     if len(plan.first_rows) > len(there) and task["status"] in _OPEN:
         rows = [*there, *plan.first_rows[len(there) :]]
-        told = {ROWS_KEY: " ".join(rows)}
-        api.call("tasks.edit_runtime", {"task": task["id"], "add_or_update": told, "force": True})
+        entry = {ROWS_KEY: " ".join(rows)}
+        api.call("tasks.edit_runtime", {"task": task["id"], "add_or_update": entry, "force": True})
 
 
 def note(others: Sequence[str]) -> str:
-    """Say that a run has become a task of its own, and why."""
+    """Explain that a run has become a task of its own, and why."""
     return (
         f"ClearML holds another training with the same name and first row, as {', '.join(others)}: its other"
         " rows are different, so this run has become a task of its own."
@@ -63,15 +63,15 @@ def note(others: Sequence[str]) -> str:
 
 def _rows_of(task: Json) -> tuple[str, ...]:
     runtime = task.get("runtime")
-    told = runtime.get(ROWS_KEY) if isinstance(runtime, dict) else None
-    return tuple(told.split()) if isinstance(told, str) else ()
+    written = runtime.get(ROWS_KEY) if isinstance(runtime, dict) else None
+    return tuple(written.split()) if isinstance(written, str) else ()
 
 
 def _contradicts(api: Api, plan: Plan, task: Json) -> bool:
-    """Tell whether a task holds another value at an iteration of the run; for the first the key vouches."""
+    """Check whether a task holds another value at an iteration of the run; for the first the key vouches."""
     pairs = zip(plan.first_rows, _rows_of(task), strict=False)
-    vouched = {iteration for iteration, told in enumerate(pairs) if UNTOLD not in told}
-    asked = [point for point in _telling(plan) if point.iteration not in vouched]
+    vouched = {iteration for iteration, pair in enumerate(pairs) if UNTOLD not in pair}
+    asked = [point for point in _distinguishing(plan) if point.iteration not in vouched]
     if not asked or task["status"] == "created":
         return False
     measure = Measure.of(plan)
@@ -80,7 +80,7 @@ def _contradicts(api: Api, plan: Plan, task: Json) -> bool:
     return any(value is not None and not measure.agrees(point, value) for point, value in held)
 
 
-def _telling(plan: Plan) -> Iterator[Scalar]:
+def _distinguishing(plan: Plan) -> Iterator[Scalar]:
     measure, first = Measure.of(plan), None
     for report in plan.reports:
         for point in report.events:
@@ -89,5 +89,5 @@ def _telling(plan: Plan) -> Iterator[Scalar]:
             first = point.iteration if first is None else first
             if point.iteration == first or point.iteration in plan.unsure or point.title in _RATES:
                 continue
-            if measure.tells(point):
+            if measure.distinguishes(point):
                 yield point

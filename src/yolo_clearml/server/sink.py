@@ -15,11 +15,12 @@ from ..events import Plan
 from ..sync.sinks import Delivery
 from ..sync.verdict import Verdict, no_task
 from . import adoption, reader, siblings
-from .adoption import key_of, mark_of
 from .api import Api
 from .delivery import TaskDelivery
 from .destination import RUNTIME_DESTINATION, Decide, Destination, of_task
+from .ownership import key_of, mark_of
 from .payloads import RUNTIME_KEY
+from .recognition import Found, Measure
 from .tasks import (
     alike,
     by_id,
@@ -54,12 +55,12 @@ class ClearmlSink:
             return api.workspace
 
     def has(self, task_id: str) -> bool:
-        """Say whether a task that the ledger knows is there; raises as `Api.call` does."""
+        """Check whether a task that the ledger knows is there; raises as `Api.call` does."""
         with self._logged_in() as api:
             return by_id(api, task_id) is not None
 
     def keep_alive(self, task_id: str, key: str) -> bool:
-        """Let the server know that a training goes on, where its task is in progress; says whether it is."""
+        """Let the server know that a training goes on, where its task is in progress; gives whether it is."""
         with self._logged_in() as api:
             return keep_alive(api, task_id, key)
 
@@ -69,7 +70,7 @@ class ClearmlSink:
     ) -> Iterator[Delivery]:
         """Find the task, else make it; raises TaskOffLimits where a person has closed it to writers."""
         key = plan.key + copy
-        found = adoption.Found()
+        found = Found()
         with self._logged_in() as api:
             if given is None:
                 task, found = find(api, plan, task_id, copy)
@@ -80,24 +81,24 @@ class ClearmlSink:
             decide: Decide | None = None
             if task is None:
                 task, destination = make(api, plan, key, found, self._output_uri)
-                decide = partial(Destination, destination.address, destination.said_by)
+                decide = partial(Destination, destination.address, destination.named_by)
             elif given is None and task["id"] != task_id:
                 drop_twins(api, key, alike(api, plan, key, found.others))
             require_no_less(plan, task)
-            untold = given is None and not found.notes  # by nobody but us
-            others = mark_of(task) is not None or (key_of(task) is None and not untold)
+            only_ours = given is None and not found.notes  # nobody but us has reported to it
+            others = mark_of(task) is not None or (key_of(task) is None and not only_ours)
             if not others:
                 require_writable(task, stopped=given is not None)
                 if key_of(task) is None:
                     # a person reset the task: that wipes the key it is found by
                     # and lets them edit its destination
-                    runtime = {RUNTIME_KEY: key, RUNTIME_DESTINATION: "", **siblings.told_rows(plan)}
+                    runtime = {RUNTIME_KEY: key, RUNTIME_DESTINATION: "", **siblings.runtime_rows(plan)}
                     api.call("tasks.edit", {"task": task["id"], "runtime": runtime})
                 else:
-                    siblings.tell_rows(api, plan, task)
+                    siblings.write_rows(api, plan, task)
             where = decide or partial(of_task, api, task, self._output_uri)
-            told = (made, others, given is not None)
-            yield TaskDelivery(api, plan, root, task, fresh, where, key, found.notes, *told)
+            asked_for, notes = given is not None, found.notes
+            yield TaskDelivery(api, plan, root, task, fresh, where, key, notes, made, others, asked_for)
 
     def verify(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Verdict:
         """Read the task of a plan back, every value and every byte, and compare; nothing is changed.
@@ -110,7 +111,7 @@ class ClearmlSink:
             if task is None:
                 return no_task(task_id)
             ours = mark_of(task) is None and key_of(task) is not None
-            same = operator.eq if ours else adoption.Measure.of(plan).same
+            same = operator.eq if ours else Measure.of(plan).same
             verdict = reader.verify(api, plan, root, str(task["id"]), same)
             verdict = verdict if ours else adoption.but_for_better(plan, verdict, task)
             return replace(verdict, closed=why_closed(plan, task, ours)) if verdict.task_id else verdict

@@ -1,10 +1,10 @@
 """Files in S3, GS, Azure or a folder, through the SDK's drivers and credentials.
 
-The drivers log what went wrong and answer False, wait for minutes or for ever, and say nothing of what is
-stored. So here each of their steps has a time limit, what they log is heard, and a file is stored when the
-storage itself gives its size.
+The drivers log what went wrong and answer False, wait for minutes or for ever, and report nothing of what is
+stored. So here each of their steps has a time limit, what they log is collected, and a file is stored when
+the storage itself gives its size.
 
-    is anybody there? --> send --> did the driver say so? --> does the storage give the size?
+    is anybody there? --> send --> did the driver confirm it? --> does the storage give the size?
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class Storages:
             raise
 
     def fetch(self, url: str, most: int) -> Content | None:
-        """Read a stored file, up to ``most`` bytes; None where the storage says that there is none.
+        """Read a stored file, up to ``most`` bytes; None where the storage answers that there is none.
 
-        Where it says neither, raises FileElsewhere; below ``own``, as `store` does.
+        Where it answers neither, raises FileElsewhere; below ``own``, as `store` does.
         """
         place = _place(url)
         if place in self._down:
@@ -88,10 +88,10 @@ class Storages:
             return self._patiently(lambda: self._load(url, most))
         except FileServerUnreachable as error:
             ours = url.startswith(self._own)
-            told = error if ours else FileElsewhere(str(error), error.hint)
+            failed = error if ours else FileElsewhere(str(error), error.hint)
             if not isinstance(error, FileNotTaken):
-                self._down[place] = told
-            raise told from error.__cause__
+                self._down[place] = failed
+            raise failed from error.__cause__
 
     def _send(self, base: str, address: str, file: BinaryIO) -> None:
         where, name = public_address(base), address.rpartition("/")[2]
@@ -172,7 +172,7 @@ def _place(address: str) -> str:
 
 
 def _helper(address: str) -> Any:
-    """Give the SDK's helper for an address, with a driver that knows what the configuration says of it."""
+    """Give the SDK's helper for an address, with a driver that knows what the configuration states of it."""
     with _few_tries():
         helper = StorageHelper.get(address)
     if helper is None:
@@ -196,7 +196,7 @@ _ENVIRONMENT = threading.Lock()
 
 @contextlib.contextmanager
 def _few_tries() -> Iterator[None]:
-    """Let a client of S3 be made that tries twice, where the user has said nothing else.
+    """Let a client of S3 be made that tries twice, where the user has configured nothing else.
 
     botocore's own five tries take longer than many a time limit, and keep the reason until the last; and
     the SDK passes no number on.
@@ -234,7 +234,7 @@ class _Outgoing:
     unreadable: OSError | None = None
     _began: float = field(default_factory=time.monotonic)
     _read: int = 0  # bytes
-    _sent: int = 0  # bytes; of S3 alone, the other drivers do not tell
+    _sent: int = 0  # bytes; of S3 alone, the other drivers do not report it
     _last: float = 0.0  # when something was sent
 
     def read(self, size: int | None = -1) -> bytes:
@@ -292,9 +292,9 @@ class _Heard(Generic[_Result]):
 
 
 class _Listener(logging.Filter):
-    """Hears what the drivers only log, and keeps it out of the log: it is told as an error of ours.
+    """Collects what the drivers only log, and keeps it out of the log: it is raised as an error of ours.
 
-    They log inside ``except``, so what was raised is at hand. Of other threads nothing is heard.
+    They log inside ``except``, so what was raised is at hand. Of other threads nothing is collected.
     """
 
     def __init__(self) -> None:

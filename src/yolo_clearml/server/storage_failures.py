@@ -1,4 +1,4 @@
-"""What the errors of storages mean, by what the packages of S3, Google's and Azure's say of them.
+"""What the errors of storages mean, by how the packages of S3, Google's and Azure's word them.
 
 None of these packages has to be there, so their errors are known by the names and fields they have.
 """
@@ -49,7 +49,7 @@ def failure(
     errors: Sequence[BaseException],
     otherwise: str = "ClearML's SDK does not say why",
 ) -> PassingError | YoloClearmlError:
-    """Say what the errors of a step mean; as a PassingError where the next try may fare better."""
+    """Explain what the errors of a step mean; as a PassingError where the next try may fare better."""
     cloud = CLOUDS.get(urlsplit(address).scheme)
     chains = [error for first in errors for error in _chain(first)]
     status = next(filter(None, map(status_of, chains)), None)
@@ -110,10 +110,10 @@ def _is_no_answer(error: BaseException) -> bool:
 
 
 def _reason(errors: Sequence[BaseException], status: int | None) -> str:
-    """Give the first line of what the last error says, and the code of it."""
+    """Give the first line of the last error's text, and the code of it."""
     for error in reversed(errors):
-        said = getattr(error, "response", None)
-        stated = said.get("Error", {}) if isinstance(said, dict) else {}
+        reply = getattr(error, "response", None)
+        stated = reply.get("Error", {}) if isinstance(reply, dict) else {}
         text = str(stated.get("Message") or error).strip()
         worded = _WORDED.search(text)
         text = worded[1] if worded else text

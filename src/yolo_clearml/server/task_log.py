@@ -1,4 +1,4 @@
-"""What a task's console says of its upload: the first page that people look at. Pure.
+"""What is logged to a task's console about its upload: the first page that people look at. Pure.
 
     yolo-clearml 0.1.0 replayed the run directory /data/runs/exp, trained with release 8.4.190.
     The training finished: 5 of 5 epochs. 70 points, 5 single values, 9 debug images, 9 plots, 1 output model.
@@ -30,17 +30,17 @@ from ..events import (
 )
 from .payloads import Json
 
-WORKER = "yolo-clearml"  # who said it, beside each line of the console
+WORKER = "yolo-clearml"  # who logged it, beside each line of the console
 _ENDS = {RunState.FINISHED: "The training finished", RunState.STOPPED: "The training stopped early"}
 
 
 def event(task_id: str, text: str) -> Json:
-    """An event of the console; without a time, so that the server states when it was said."""
+    """An event of the console; without a time, so that the server states when it was logged."""
     return {"type": "log", "task": task_id, "level": "info", "worker": WORKER, "msg": text}
 
 
 def upload(plan: Plan) -> str | None:
-    """Say what the whole of a plan brings; None before its training has ended.
+    """Describe what the whole of a plan brings; None before its training has ended.
 
     So a task that was followed ends as one that was uploaded at once.
     """
@@ -59,18 +59,18 @@ def upload(plan: Plan) -> str | None:
 
 
 def completion(plan: Plan, added: Iterable[Event]) -> str | None:
-    """Say what a task that somebody else has told lacked; None where that is nothing anybody looks for."""
+    """Describe what a task that somebody else reported lacked; None where nobody looks for that."""
     counts = counted(added)
     return f"yolo-clearml {__version__} {completes(plan)}: {counts}." if counts else None
 
 
 def completes(plan: Plan) -> str:
-    """Give what `completion` says in any version, whatever was added: it is said once."""
+    """Give what `completion` has in any version, whatever was added: it is logged once."""
     return f"added to this task what it lacked of the run directory {_facts(plan).get('run_directory')}"
 
 
 def refusal(places: Iterable[str], count: int) -> str:
-    """Say which events ClearML did not take."""
+    """List which events ClearML did not take."""
     return f"yolo-clearml {__version__}: ClearML refused {count} events: {'; '.join(places)}."
 
 

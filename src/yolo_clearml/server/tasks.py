@@ -3,7 +3,7 @@
     look up by id, by run key, by what it holds --> make, look again --> the older of two goes on
 
 A run's own key travels inside ``tasks.create``, so a lost reply, a lost ledger or another machine finds the
-same task again. A task that somebody else has told, such as the live callback, is marked with that key in a
+same task again. A task that somebody else reported, such as the live callback, is marked with that key in a
 user property: a runtime cannot be written to a task that has ended (400/110, apiserver/bll/task/utils.py).
 """
 
@@ -15,10 +15,10 @@ from functools import partial
 
 from ..errors import HoldsLess, ServerRefused, TaskOffLimits
 from ..events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
-from . import adoption, payloads, siblings
-from .adoption import REASON, WATCHDOG, is_archived, key_of, mark_of
+from . import payloads, recognition, siblings
 from .api import Api, RefusedRequest
 from .destination import RUNTIME_DESTINATION, Destination, by_default
+from .ownership import REASON, WATCHDOG, is_archived, key_of, mark_of
 from .payloads import RUNTIME_KEY, Json
 from .reader import project_named
 
@@ -30,8 +30,8 @@ _FIELDS += ["system_tags", "models.output", _PROPERTIES]
 _DELETION = {"force": True, "delete_external_artifacts": False}
 
 
-def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | None, adoption.Found]:
-    """Find the task of a run, made by us or told by the live callback, and what came of looking."""
+def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | None, recognition.Found]:
+    """Find the task of a run, made by us or reported by the live callback, and what came of looking."""
     key = plan.key + copy
     others: set[str] = set()
     task = (
@@ -40,8 +40,8 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
         or siblings.own(api, plan, _marked(api, plan, key), others)
     )
     if task is not None or copy:  # a copy was asked for with --new, whatever there is
-        return task, adoption.Found(others=frozenset(others))
-    found = replace(adoption.search(api, plan, key), others=frozenset(others))
+        return task, recognition.Found(others=frozenset(others))
+    found = replace(recognition.search(api, plan, key), others=frozenset(others))
     if found.task_id is not None and found.task_id not in others:
         return by_id(api, found.task_id), found
     notes = found.notes if found.task_id is None else ()
@@ -51,7 +51,7 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
 
 
 def make(
-    api: Api, plan: Plan, key: str, found: adoption.Found, output_uri: str | None
+    api: Api, plan: Plan, key: str, found: recognition.Found, output_uri: str | None
 ) -> tuple[Json, Destination]:
     """Make the task; if another uploader made one meanwhile, both keep the older."""
     with api.alone(plan.project) as again:  # then what was not there a moment ago may be
@@ -64,7 +64,11 @@ def make(
         "type": "training",
         "tags": list(plan.tags),
         "comment": plan.comment,
-        "runtime": {RUNTIME_KEY: key, RUNTIME_DESTINATION: destination.address, **siblings.told_rows(plan)},
+        "runtime": {
+            RUNTIME_KEY: key,
+            RUNTIME_DESTINATION: destination.address,
+            **siblings.runtime_rows(plan),
+        },
         "output_dest": destination.address,
     }
     made = api.create(
@@ -105,7 +109,7 @@ def _known(api: Api, task_id: str | None, plan: Plan) -> Json | None:
 
 
 def _is_of(task: Json, key: str) -> bool:
-    """Tell whether a task is of the run with this key, be it another copy of it."""
+    """Check whether a task is of the run with this key, be it another copy of it."""
     return (key_of(task) or "").startswith(key)
 
 
@@ -131,7 +135,7 @@ def given_task(api: Api, task_id: str, key: str) -> Json:
 
 
 def keep_alive(api: Api, task_id: str, key: str) -> bool:
-    """Let the server know that a run's training goes on, if its task is in progress; says whether."""
+    """Let the server know that a run's training goes on, if its task is in progress; gives whether it is."""
     task = by_id(api, task_id)
     if task is None or not _is_of(task, key) or task["status"] != "in_progress" or is_archived(task):
         return False
@@ -140,9 +144,9 @@ def keep_alive(api: Api, task_id: str, key: str) -> bool:
 
 
 def mark(api: Api, task: Json, key: str) -> None:
-    """Write a run's key to a task that somebody else has told, so that any later upload knows it.
+    """Write a run's key to a task that somebody else reported, so that any later upload knows it.
 
-    The property says that another has told it, and survives a reset.
+    The property shows that another reported it, and survives a reset.
     """
     if mark_of(task) is None:
         payload = {"task": task["id"], "hyperparams": [payloads.mark(key)], "replace_hyperparams": "none"}
@@ -155,12 +159,12 @@ def all_by_key(api: Api, key: str) -> list[Json]:
 
 
 def _marked(api: Api, plan: Plan, key: str) -> list[Json]:
-    """Find the tasks that somebody else has told and that are marked with this key, oldest first.
+    """Find the tasks that somebody else reported and that are marked with this key, oldest first.
 
     So is one that was imported from an offline session.
     """
     marked = _found(api, f"{_PROPERTIES}.{RUNTIME_KEY}.value", key)
-    return [task for task in marked if adoption.holds_it(plan, task)]
+    return [task for task in marked if recognition.holds_it(plan, task)]
 
 
 def _found(api: Api, place: str, key: str) -> list[Json]:
@@ -175,7 +179,7 @@ def _found(api: Api, place: str, key: str) -> list[Json]:
 def drop_twins(api: Api, key: str, ours: Sequence[Json]) -> None:
     """Delete tasks that were made for a run at the same time as its oldest, and that nobody has used.
 
-    Whoever made one deletes it, but the reply that told of it may be lost, or the deletion have failed.
+    Whoever made one deletes it, but the reply that named it may be lost, or the deletion have failed.
     """
     for task in ours[1:]:
         made_by_us = mark_of(task) is None and (task.get("runtime") or {}).get(RUNTIME_KEY) == key
@@ -186,6 +190,16 @@ def drop_twins(api: Api, key: str, ours: Sequence[Json]) -> None:
 
 def _exists(api: Api, task_id: str) -> bool:
     return by_id(api, task_id) is not None
+
+
+def change(api: Api, task_id: str, endpoint: str, payload: Json) -> None:
+    """Change something of a task; raises as `Api.call` does, and ServerRefused where nothing was changed."""
+    updated = api.call(endpoint, payload).get("updated")
+    if not isinstance(updated, int) or updated < 1:
+        raise ServerRefused(
+            f"ClearML did not carry out {endpoint} for the task {task_id}.",
+            "Run the same command again; if it stays so, look at the task in ClearML.",
+        )
 
 
 def delete(api: Api, endpoint: str, what: Json, is_there: Callable[[], bool]) -> None:
@@ -216,8 +230,14 @@ def _project(api: Api, name: str, seen: Mapping[str, Json | None]) -> tuple[str,
     return there["id"], there.get("default_output_destination")
 
 
+def project_of(task: Json) -> str | None:
+    """Give the id of a task's project; None where it has none."""
+    project = task.get("project")
+    return project if isinstance(project, str) and project else None
+
+
 def given_up(task: Json) -> bool:
-    """Tell whether the server has stopped a task by itself, because it had heard nothing of it for long."""
+    """Check whether the server has stopped a task by itself, because nothing was reported to it for long."""
     return task["status"] == "stopped" and WATCHDOG in str(task.get("status_reason") or "")
 
 
@@ -247,26 +267,26 @@ def require_no_less(plan: Plan, task: Json) -> None:
     """Leave alone a task that holds more of the run than the directory does.
 
     That is a copy cut short on its way, or one that others have overtaken: it looks like a training that
-    died, or goes on. Told from it, a completed task would be stopped, and the whole copy, whose ledger says
-    that all is told, would never mend it. Raises HoldsLess.
+    died, or goes on. Reported from it, a completed task would be stopped, and the whole copy, whose ledger
+    has all of it, would never mend it. Raises HoldsLess.
     """
     properties = (task.get("hyperparams") or {}).get(payloads.PROPERTIES)
-    told = _epochs(_value(properties, "epochs"))
-    if told is None or task["status"] == "created":  # by others, or reset
+    reported = _epochs(_value(properties, "epochs"))
+    if reported is None or task["status"] == "created":  # by others, or reset
         return
     events = list(but_points(plan.reports))
     stated = next((event.values for event in events if isinstance(event, Properties)), {})
     here = _epochs(stated.get("epochs"))
-    if here is None:  # of a live one it says only how many there are to be
+    if here is None:  # of a live one it states only how many there are to be
         here = sum(isinstance(report.events, Points) for report in plan.reports)
     finished = Status(RunState.FINISHED) in events
     hint = "To report what is here by itself, make another task with --new."
-    if here < told:
+    if here < reported:
         raise HoldsLess(
-            f"holds {here} of the {told} epochs that ClearML has of this run, in {task['id']}",
+            f"holds {here} of the {reported} epochs that ClearML has of this run, in {task['id']}",
             f"Upload a whole copy of it. {hint}",
         )
-    if here == told and not finished and task["status"] == "completed" and mark_of(task) is None:
+    if here == reported and not finished and task["status"] == "completed" and mark_of(task) is None:
         raise HoldsLess(
             f"does not show that the training finished, as ClearML knows, in {task['id']}",
             f"Nothing of it is lost there. {hint}",
@@ -275,7 +295,7 @@ def require_no_less(plan: Plan, task: Json) -> None:
     if stated.get("release", "").endswith(GUESSED) and not known.endswith(GUESSED):
         # without its checkpoints: by another release's rules it would get curves beside those it has
         raise HoldsLess(
-            f"does not tell any more which release trained it, as ClearML knows, in {task['id']}",
+            f"does not show any more which release trained it, as ClearML knows, in {task['id']}",
             f"Nothing of it is lost there. {hint}",
         )
 
@@ -294,7 +314,7 @@ def _epochs(text: object) -> int | None:
 
 
 def why_closed(plan: Plan, task: Json, ours: bool) -> str | None:
-    """Say why what differs in a task cannot be mended by --force, where it cannot."""
+    """Explain why what differs in a task cannot be mended by --force, where it cannot."""
     try:
         require_writable(task, stopped=not ours and mark_of(task) is None)
         require_no_less(plan, task)

@@ -1,7 +1,7 @@
 """Which run to visit next, and when: the mind of a watch, which knows neither disk nor server.
 
 noticed, changed ──> due ──> visited ──> outcome ──┬─> live: when it may have died, or its task has
-                      ^                            │         heard nothing for long
+                      ^                            │         had no report for long
                       │                            ├─> ended: when something is noticed again
                       │                            ├─> failed: later, each time twice as late
                       └────────────────────────────┴─> ClearML is away: one run asks for all of them
@@ -54,15 +54,15 @@ class _Known:
     gone: bool = False  # since that visit began
     keep_alive: bool = False  # that visit is to do so
     live: bool = False
-    told: tuple[float, float] | None = None  # when its task last heard of it, by this clock and the wall's
-    word_due: float = -math.inf  # when it is to hear again that the training goes on
+    reported: tuple[float, float] | None = None  # when its task last got a report or ping, by both clocks
+    ping_due: float = -math.inf  # when it is to get a report or a ping again
     not_before: float = 0.0  # a change is no reason to try again what the server has refused
     failures: int = 0  # in a row
     open: bool = True  # not ended, or not delivered
 
 
 class Agenda:
-    """The runs of a watch, as a stream for `engine.sync`; told what is noticed, and what came of it."""
+    """The runs of a watch, as a stream for `engine.sync`; given what is noticed, and what came of it."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Agenda:
         self._runs: dict[Path, _Known] = {}
         self._silence = Silence()
         self._under_way = 0  # visits
-        self._changed: list[tuple[float, int, Path]] = []  # heaps; an entry counts if it says what is due
+        self._changed: list[tuple[float, int, Path]] = []  # heaps; an entry counts if it holds what is due
         self._others: list[tuple[float, int, Path]] = []
         self._first = self._changed  # the one that has the next turn
         self._order = itertools.count()
@@ -199,7 +199,7 @@ class Agenda:
             if found_out:
                 run.gone = not run.changed  # else there is one again
             if run.gone:
-                if not found_out:  # which `follow` tells
+                if not found_out:  # which `follow` reports
                     self._gone.append(Gone(path))
                 self._let_go(path)
                 return
@@ -210,9 +210,9 @@ class Agenda:
                 case Delivered() | UpToDate():
                     run.live = run.open = outcome.facts.state is RunState.LIVE
                     if run.keep_alive or isinstance(outcome, Delivered):
-                        self._heard(run, now, outcome.revived)
+                        self._note_reported(run, now, outcome.revived)
                     if run.live:
-                        self._plan(path, run, run.word_due)
+                        self._plan(path, run, run.ping_due)
                     self._plan_again(path, run, outcome.again, now)
                 case Skipped():
                     run.live, run.open = False, outcome.again is not None
@@ -223,7 +223,7 @@ class Agenda:
                     if not away:
                         later = now + _pause(run.failures, *_RUN_PAUSES)
                         self._plan(path, run, later)
-                        # of its files a look tells at once whether they are better now
+                        # of its files a look shows at once whether they are better now
                         mended_here = isinstance(outcome.error, (RunUnreadable, RunChanged))
                         run.not_before = 0.0 if mended_here else later
                 case _:
@@ -233,14 +233,14 @@ class Agenda:
                 run.changed = False
                 self._plan(path, run, now + _SETTLING, changed=True)
 
-    def _heard(self, run: _Known, now: float, revived: bool) -> None:
-        """Note that ClearML has heard of a run, and that it had been too late for it."""
-        if revived and run.told is not None:
+    def _note_reported(self, run: _Known, now: float, revived: bool) -> None:
+        """Note that a run was reported to ClearML, or its task pinged, and whether that had been too late."""
+        if revived and run.reported is not None:
             # by the wall as well: the other clock stands still while the machine sleeps
-            self._silence.was_too_long(max(now - run.told[0], self._now() - run.told[1]))
-        run.told = now, self._now()
+            self._silence.was_too_long(max(now - run.reported[0], self._now() - run.reported[1]))
+        run.reported = now, self._now()
         if run.live:
-            run.word_due = now + self._silence.after(now, sum(known.live for known in self._runs.values()))
+            run.ping_due = now + self._silence.after(now, sum(known.live for known in self._runs.values()))
 
     def _settle_outage(self, path: Path, away: bool, now: float) -> None:
         asked = path == self._asking
@@ -269,7 +269,7 @@ class Agenda:
         run = self._runs[path]
         run.due, run.urgent, run.busy, run.changed = None, False, True, False
         self._under_way += 1
-        run.keep_alive = run.live and now >= run.word_due
+        run.keep_alive = run.live and now >= run.ping_due
         return Visit(path, run.keep_alive)
 
     def _plan(self, path: Path, run: _Known, when: float, changed: bool = False) -> None:

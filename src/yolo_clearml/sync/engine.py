@@ -30,7 +30,7 @@ def sync(
     """Bring ClearML up to date with every run that ``runs`` gives, in turn; yields what happens.
 
     At most ``jobs`` runs at a time, and none at the same time as itself if ``runs`` does not give it again
-    before its last outcome was yielded; a None says that there is nothing to visit at the moment, and a Gone
+    before its last outcome was yielded; a None means that there is nothing to visit at the moment, and a Gone
     is passed on. A run that fails does not stop the others; an error that all of them would meet is met by
     the sink once. After ``stop`` is set no further run is begun. Raises what ``runs`` raises.
     """
@@ -89,9 +89,9 @@ def sync(
 
 
 def _if_settled(path: Path, work: Work) -> UpToDate | None:
-    """Recognise a run that has nothing to tell, as most: to hand it to a thread would cost more than this."""
+    """Recognise a run that has nothing to report, as most: to hand it to a thread would cost more."""
     try:
         looked = recognised(path, work)
-    except Exception:  # noqa: BLE001  the visit meets it as well, and tells
+    except Exception:  # noqa: BLE001  the visit meets it as well, and reports it
         return None
     return looked if isinstance(looked, UpToDate) else None

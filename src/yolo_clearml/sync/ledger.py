@@ -6,7 +6,7 @@
     {"version": 1,
      "server":  "http://localhost:8008",    whose acknowledgements these are
      "run":     "2f25f2b0...",              the training's own key; another one begins a fresh ledger
-     "copy":    "", "anew": false,          told apart by --new; that it is yet to be delivered
+     "copy":    "", "anew": false,          kept apart by --new; that it is yet to be delivered
      "task":    "5b1e...", "url": "...",    written before the first event is sent
      "sent":    {"epoch/0": "9c1d...", ...},  report key: digest, written after the acknowledgement
      "settled": "...",                      stamp of the files when nothing was left to do
@@ -55,7 +55,7 @@ class Ledger:
 
     server: str | None = None  # address of the API server
     run: str | None = None  # the run's own key
-    copy: str = ""  # told apart from the run's other tasks by this; "" for the first
+    copy: str = ""  # keeps it apart from the run's other tasks; "" for the first
     task: str | None = None
     url: str | None = None
     sent: Mapping[str, str] = field(default_factory=dict)  # report key: digest
@@ -107,7 +107,7 @@ class Ledgers(Protocol):
         """Read the ledger of a run directory; an empty one where there is none or it is damaged."""
 
     def written(self, run: Path) -> float | None:
-        """Tell when it was last written, in seconds since the epoch; None where there is none."""
+        """Give when it was last written, in seconds since the epoch; None where there is none."""
 
     def hold(self, run: Path) -> contextlib.AbstractContextManager[Held]:
         """Hold the ledger of a run directory; raises RunBusy where another process does."""
@@ -119,21 +119,21 @@ def settled_stamp(listing: Sequence[tuple[object, ...]], wishes: str) -> str:
 
 
 def configuration_stamp() -> str:
-    """Say which ClearML configuration is in force, without reading it as the SDK would, which takes a second.
+    """Stamp the ClearML configuration in force, without reading it as the SDK would, which takes a second.
 
     Equal stamps mean the same server and the same keys, for on one server other keys may be of another
-    workspace; different ones that it must be asked for. It tells no key.
+    workspace; different ones that it must be asked for. It reveals no key.
     """
-    told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.endswith("_API_HOST")]
+    parts = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.endswith("_API_HOST")]
     for name, value in sorted(os.environ.items()):
         if _KEYS.fullmatch(name):
-            told.append(f"{name}={hashlib.sha256(os.fsencode(value)).hexdigest()}")
+            parts.append(f"{name}={hashlib.sha256(os.fsencode(value)).hexdigest()}")
     chosen = os.environ.get("CLEARML_CONFIG_FILE") or os.environ.get("TRAINS_CONFIG_FILE")
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
         path = Path(chosen or "~/clearml.conf").expanduser()
         status = path.stat()
-        told.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
-    return hashlib.sha256("\0".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        parts.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 class FileLedgers:
@@ -148,7 +148,7 @@ class FileLedgers:
         return max(found, key=lambda read: read[0])[1] if found else Ledger()
 
     def written(self, run: Path) -> float | None:
-        """Tell when the newest ledger of a run was written."""
+        """Give when the newest ledger of a run was written."""
         newest = max(_written_at(run / LEDGER_NAME), _written_at(_state_path(run)))
         return newest / 1e9 if newest else None
 
@@ -279,7 +279,7 @@ class _HeldFile:
     def save(self, ledger: Ledger, other: int) -> None:
         """Write a new file, lock it, make it durable, and put it in the old one's place.
 
-        Its time is later than ``other``, in nanoseconds since the epoch, whatever the clock says: of two
+        Its time is later than ``other``, in nanoseconds since the epoch, whatever the clock shows: of two
         ledgers the newer counts.
         """
         temporary = self.path.with_name(self.path.name + ".tmp")
@@ -311,7 +311,7 @@ class _HeldFile:
 
 def _lock(descriptor: int) -> bool:
     """Lock a file without waiting; False where another process has."""
-    # here: most runs are all told, and this takes longer to import than it takes to see that
+    # here: most runs are reported whole, and this takes longer to import than it takes to see that
     from filelock import lock_descriptor
 
     return lock_descriptor(descriptor, blocking=False)
@@ -324,7 +324,7 @@ def _open_anew(path: Path) -> int:
     try:
         return os.open(path, flags, 0o666)
     except FileExistsError:
-        path.unlink(missing_ok=True)  # a network file system can be late to say that it is not there
+        path.unlink(missing_ok=True)  # a network file system can be late to show that it is not there
         return os.open(path, flags, 0o666)
 
 
@@ -363,7 +363,7 @@ def _state_path(run: Path) -> Path:
 
 
 def _written_at(path: Path) -> int:
-    """Tell when a file was written, in nanoseconds since the epoch; 0 where there is none."""
+    """Give when a file was written, in nanoseconds since the epoch; 0 where there is none."""
     try:
         return path.stat(follow_symlinks=False).st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""What came of looking at a run, and the facts that a line of output says of it."""
+"""What came of looking at a run, and the facts that a line of output shows of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a line of output says of a run."""
+    """What a line of output shows of a run."""
 
     name: str | None = None  # of its task
     state: RunState | None = None
@@ -27,7 +27,7 @@ class Facts:
     latest: float | None = None  # value of the main metric
     fitness: float | None = None  # the best so far
     curve: tuple[float, ...] = ()  # of the fitness, a few values evenly spaced
-    events: int = 0  # points, images and plots that there are to tell by now
+    events: int = 0  # points, images and plots that there are to report by now
     left_out: tuple[str, ...] = ()  # files that are there and not sent, each with why; all in `missing` too
 
     def stored(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Everything there was to tell is acknowledged."""
+    """Everything there was to report is acknowledged."""
 
     run: Path
     facts: Facts
@@ -99,12 +99,12 @@ class Delivered:
     notes: tuple[str, ...]
     again: float | None = None  # seconds since the epoch; when to look again, though nothing is written
     proof: Verdict | None = None  # what reading everything back has shown; None: it was not asked for
-    revived: bool = False  # the server had stopped the task meanwhile, for it had heard nothing of it
+    revived: bool = False  # the server had stopped the task meanwhile, for it had been sent nothing of it
 
 
 @dataclass(frozen=True, slots=True)
 class UpToDate:
-    """There was nothing to tell, or it was not asked to be told."""
+    """There was nothing to report, or only a look was asked for."""
 
     run: Path
     facts: Facts
@@ -152,7 +152,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A look, without sending: there is something to tell."""
+    """A look, without sending: there is something to report."""
 
     run: Path
     facts: Facts

@@ -1,21 +1,21 @@
-"""How long the task of a live run may be left without a word, before ClearML's server takes it for dead.
+"""How long the task of a live run may go without report or ping, before ClearML's server takes it for dead.
 
-The server stops a task in progress that it has heard nothing of for two hours
-(apiserver/bll/task/non_responsive_tasks_watchdog.py), or for whatever its tasks.conf says instead
-(``non_responsive_tasks_watchdog.threshold_sec``), and no endpoint tells how long that is. So the silence
+The server stops a task in progress that nothing was reported to for two hours
+(apiserver/bll/task/non_responsive_tasks_watchdog.py), or for whatever its tasks.conf has instead
+(``non_responsive_tasks_watchdog.threshold_sec``), and no endpoint gives how long that is. So the silence
 grows with the time that went well; by then a server that is quick to stop has had a chance to show it:
 
-    seconds since the first word      0   120    600    3600    60,000
+    seconds since the first ping      0   120    600    3600    60,000
     seconds of silence                3     3     15      90     1,500, and no more
     of 20 live runs                  60    60     60      90     1,500
 """
 
 from __future__ import annotations
 
-LONGEST = 1500.0  # seconds; a word or two may get lost within the two hours
+LONGEST = 1500.0  # seconds; a ping or two may get lost within the two hours
 _SHORTEST = 3.0  # seconds
-_DARED = 1 / 40  # of the time since the first word
-_APART = 3.0  # seconds between two words, on the average of all live runs
+_DARED = 1 / 40  # of the time since the first ping
+_APART = 3.0  # seconds between two pings, on the average of all live runs
 _WITHIN = 1 / 3  # of a silence that was too long
 
 
@@ -27,7 +27,7 @@ class Silence:
         self._most = LONGEST
 
     def after(self, now: float, live: int) -> float:
-        """Give the seconds until a task that hears something ``now`` is to hear again.
+        """Give the seconds until a task that gets a report or a ping ``now`` needs another.
 
         ``live`` is the number of live runs, which all want that.
         """

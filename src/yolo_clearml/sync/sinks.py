@@ -52,7 +52,7 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Revived:
-    """The server had stopped the task, because it had heard nothing of it for too long; it goes on."""
+    """The server had stopped the task, because nothing was reported to it for too long; it goes on."""
 
 
 Step: TypeAlias = "Sent | Acknowledged | Noted | Revived"
@@ -76,7 +76,7 @@ class Delivery(Protocol):
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send the reports in order; each is acknowledged once, after everything in it has arrived.
 
-        Of a task that somebody else has told, what it holds already is not sent again, but for the reports
+        Of a task that somebody else reported, what it holds already is not sent again, but for the reports
         with keys in ``over``, which go over whatever is there. Without any reports, only let the server know
         that the training goes on.
 
@@ -89,18 +89,18 @@ class Sink(Protocol):
 
     @property
     def server(self) -> str | None:
-        """Whose acknowledgements the ledger keeps; None: whatever the ledger says."""
+        """Whose acknowledgements the ledger keeps; None: whatever the ledger holds."""
 
     def has(self, task_id: str) -> bool:
-        """Say whether a task that the ledger knows is there."""
+        """Check whether a task that the ledger knows is there."""
 
     def open(
         self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
     ) -> AbstractContextManager[Delivery]:
         """Open the task of ``plan``, whose files lie below ``root``.
 
-        ``task_id`` is the task the ledger knows, ``copy`` what tells it from other tasks of the same run;
-        ``given`` is the task a person asks for, whoever made it.
+        ``task_id`` is the task the ledger knows, ``copy`` what keeps it apart from other tasks of the
+        run; ``given`` is the task a person asks for, whoever made it.
         A task that does not exist is made, but nothing is reported to it yet.
         """
 
@@ -110,12 +110,12 @@ class Prover(Protocol):
     """A sink that can read back what it sent."""
 
     def verify(self, plan: Plan, root: Path, task_id: str | None, copy: str) -> Verdict:
-        """Compare everything ``plan`` says with what the task holds; raises a YoloClearmlError."""
+        """Compare everything in ``plan`` with what the task holds; raises a YoloClearmlError."""
 
 
 @runtime_checkable
 class Reminder(Protocol):
-    """A sink whose server takes the task of a live run for dead when it hears nothing of it."""
+    """A sink whose server takes the task of a live run for dead when nothing is reported to it."""
 
     def keep_alive(self, task_id: str, key: str) -> bool:
         """Let the server know that the training of the run with this key goes on.
@@ -132,7 +132,7 @@ class RecordingSink:
     recorded: dict[Path, tuple[Plan, tuple[Report, ...]]] = field(default_factory=dict)
 
     def has(self, task_id: str) -> bool:
-        """Nothing here forgets what it was told."""
+        """Nothing here forgets what was reported to it."""
         return True
 
     @contextmanager
@@ -159,11 +159,11 @@ class _Recording:
 
 def acknowledged(reports: Sequence[Report]) -> Acknowledged:
     """Count what an acknowledgement of ``reports`` stands for."""
-    told = sum(len(report.events) for report in reports if isinstance(report.events, Points))
+    count = sum(len(report.events) for report in reports if isinstance(report.events, Points))
     events = list(but_points(reports))
-    told += sum(isinstance(e, (Scalar, SingleValue, Image, Plot, DrawnPlot)) for e in events)
+    count += sum(isinstance(e, (Scalar, SingleValue, Image, Plot, DrawnPlot)) for e in events)
     sizes = [size for e in events if (size := file_size(e)) is not None]
-    return Acknowledged(tuple(reports), told, len(sizes), sum(sizes))
+    return Acknowledged(tuple(reports), count, len(sizes), sum(sizes))
 
 
 def file_size(event: Event) -> int | None:

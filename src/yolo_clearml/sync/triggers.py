@@ -1,4 +1,4 @@
-"""What tells a watch that something happened below its roots: the system's own events, and looking.
+"""How a watch notices that something happened below its roots: the system's own events, and looking.
 
 Events come at once and can be lost, on network mounts altogether; looking misses nothing and costs a stat a
 run, so both go on together. What they notice goes to an `Agenda`.
@@ -54,7 +54,7 @@ _KINDS: list[type[FileSystemEvent]] = [
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
     *(FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent),
 ]
-_LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what inotify says when it is full
+_LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what inotify answers when it is full
 
 
 @dataclass(slots=True)
@@ -67,19 +67,19 @@ class _Seen:
 
 
 class Lookout(FileSystemEventHandler):
-    """Tells an agenda of runs that appear and change below some roots; a context manager.
+    """Notifies an agenda of runs that appear and change below some roots; a context manager.
 
     With ``poll`` it only looks, every so many seconds; otherwise it listens to the system's events and looks
-    now and then as well. ``say`` is told, in a sentence, what a person should know. Entering it looks for the
-    first time, and raises UsageError where a root does not exist. Should it break, it sets ``stop``, and
-    leaving it raises what broke it.
+    now and then as well. ``notify`` is called with what a person should know, a sentence. Entering it looks
+    for the first time, and raises UsageError where a root does not exist. Should it break, it sets ``stop``,
+    and leaving it raises what broke it.
     """
 
     def __init__(
         self,
         roots: Sequence[Path],
         agenda: Agenda,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         stop: threading.Event,
         poll: float | None = None,
         choice: Choice = EVERY_RUN,
@@ -87,7 +87,7 @@ class Lookout(FileSystemEventHandler):
         follow: Sequence[Path] = (),
     ) -> None:
         self._choice, self._follow = choice, follow
-        self._roots, self._agenda, self._say, self._poll = _outermost(roots), agenda, say, poll
+        self._roots, self._agenda, self._notify, self._poll = _outermost(roots), agenda, notify, poll
         self._stop, self._observe = stop, observe
         self._observer: BaseObserver | None = None
         self._runs: dict[Path, _Seen] = {}
@@ -158,7 +158,7 @@ class Lookout(FileSystemEventHandler):
         self._silence()
         self._poll = POLL_EVERY
         why = "the limits of inotify are reached" if error.errno in _LIMITS else str(error.strerror or error)
-        self._say(
+        self._notify(
             f"The system does not announce every change ({why}), so they are looked for every"
             f" {POLL_EVERY:.0f} seconds. Raise fs.inotify.max_user_watches, or _instances, and start again."
         )
@@ -168,7 +168,7 @@ class Lookout(FileSystemEventHandler):
         if observer is not None:
             with contextlib.suppress(
                 KeyError
-            ):  # as in `_reads`; it sleeps then, and what it tells does no harm
+            ):  # as in `_reads`; it sleeps then, and what it reports does no harm
                 observer.stop()
             if observer.is_alive():
                 observer.join(_JOIN)
@@ -277,7 +277,7 @@ class Lookout(FileSystemEventHandler):
     def _lose(self, root: Path) -> None:
         if self._homes[root] is not None:
             self._homes[root] = None
-            self._say(f"{root} is not there any more; it will be followed again when it is back.")
+            self._notify(f"{root} is not there any more; it will be followed again when it is back.")
 
     def _look_at(self, run: Path, seen: _Seen, at_files: bool) -> None:
         rows = _rows_stamp(run)
@@ -328,7 +328,7 @@ class Lookout(FileSystemEventHandler):
         try:
             return listing(run, self._follow)
         except RunUnreadable:
-            return ()  # the visit tells
+            return ()  # the visit reports it
 
     def _root_of(self, path: Path) -> Path | None:
         return next((root for root in self._roots if path == root or root in path.parents), None)
@@ -359,7 +359,7 @@ def _entered(root: Path) -> str:
 
 
 def _reads(observer: BaseObserver) -> bool:
-    """Tell whether an observer still reads what the system announces.
+    """Check whether an observer still reads what the system announces.
 
     watchdog can lose count of directories that are moved and deleted at the same time; a KeyError then ends
     its thread that reads inotify, and nothing else would ever notice. From 7 on an observer has one such

@@ -24,7 +24,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that ClearML does not hold as the disk says it; ``str()`` is a phrase for a person."""
+    """One thing that ClearML does not hold as the disk does; ``str()`` is a phrase for a person."""
 
     kind: Kind
     title: str
@@ -67,7 +67,7 @@ class Verdict:
 
     task_id: str | None  # None: there is no task
     url: str | None  # where a person sees the task; None where nobody can
-    facts: int  # values and files that ClearML holds as the disk says
+    facts: int  # values and files that ClearML holds as the disk does
     differences: tuple[Difference, ...]  # in the plan's order
     extra: tuple[Extra, ...]
     closed: str | None = None  # why the differences cannot be mended, and what to do; None: they can be

@@ -36,7 +36,7 @@ _CURVE = 16  # values; as many characters of a line
 
 
 def recognised(path: Path, work: Work, unasked: bool = False) -> UpToDate | tuple[str, Ledger]:
-    """Compare the files with what the ledger says; where it is not the same, give both.
+    """Compare the files with what the ledger holds; where it is not the same, give both.
 
     Where ClearML's configuration has changed since, the server is to be asked first, but for a look that is
     to be ``unasked``.
@@ -64,12 +64,14 @@ class _SoFar:
     files: int = 0
     size: int = 0  # bytes of files
     notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
-    unread: RunUnreadable | None = None  # what is to be said of files that the run has and nobody may read
+    unread: RunUnreadable | None = (
+        None  # what is to be reported of files that the run has and nobody may read
+    )
     revived: bool = False  # as in Delivered
 
 
 def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
-    """Bring ClearML up to date with one run; the last outcome says how it went, and that it is over."""
+    """Bring ClearML up to date with one run; the last outcome shows how it went, and that it is over."""
     so_far = _SoFar()
     try:
         outcome = yield from _visited(path, work, keep_alive, so_far)
@@ -83,7 +85,7 @@ def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]
 
 
 def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
-    """Tell how one run stands, from its directory and its ledger alone."""
+    """Give how one run stands, from its directory and its ledger alone."""
     so_far = _SoFar()
     try:
         looked = _look(path, work, so_far, unasked=True)
@@ -122,7 +124,7 @@ def _failed(path: Path, error: YoloClearmlError, so_far: _SoFar) -> Failed:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """A run that was scanned and planned, because its ledger does not say that it is settled."""
+    """A run that was scanned and planned, because its ledger does not show that it is settled."""
 
     planned: Plan
     settled: str  # stamp of the files before they were read
@@ -167,7 +169,7 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
     # looking again must find the same: a run that ended is settled, one that lives is not
     # nor is one with a file that could not be read: to be readable changes nothing that is listed
     settled = None if looked.live or so_far.unread else looked.settled
-    alive = looked.live and (keep_alive or _unheard(path, work))
+    alive = looked.live and (keep_alive or _needs_ping(path, work))
     if work.aim is Aim.VERIFY:
         ledger = so_far.ledger
         outcome: Delivered | UpToDate = UpToDate(
@@ -179,8 +181,8 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
     if work.aim is not Aim.DELIVER:
         outcome = replace(outcome, proof=_prove(path, looked, settled, work))
     if so_far.unread is not None and not (outcome.proof and outcome.proof.differences):
-        told = " ".join((so_far.unread.hint, *outcome.notes))  # a failure has no notes of its own
-        raise RunUnreadable(str(so_far.unread), told)
+        hints = " ".join((so_far.unread.hint, *outcome.notes))  # a failure has no notes of its own
+        raise RunUnreadable(str(so_far.unread), hints)
     if looked.live and outcome.task_id is not None:
         facts, task, url = outcome.facts, outcome.task_id, outcome.url
         same = UpToDate(path, facts, task, url, looked.again)
@@ -189,7 +191,7 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
 
 
 def _kept_alive(path: Path, known: Live, work: Work, so_far: _SoFar) -> bool:
-    """Tell a live run's task that it goes on, where that is all there is to do; else False."""
+    """Ping a live run's task, so that it goes on, where that is all there is to do; else False."""
     again = known.outcome.again
     same = settled_stamp(listing(path, work.follow), work.asked) == known.settled
     sink = work.sink()
@@ -200,12 +202,12 @@ def _kept_alive(path: Path, known: Live, work: Work, so_far: _SoFar) -> bool:
     return sink.keep_alive(known.task, known.key)
 
 
-def _unheard(path: Path, work: Work) -> bool:
-    """Tell whether a run's task has heard nothing for long; its ledger is written whenever it hears."""
+def _needs_ping(path: Path, work: Work) -> bool:
+    """Check whether a run's task has had no report or ping for long; its ledger is written at each."""
     if work.silence is None:
         return False
     written = work.ledgers.written(path)
-    # a time that is yet to come says nothing
+    # a time that is yet to come proves nothing
     return written is not None and not 0 <= work.now() - written < work.silence
 
 
@@ -244,7 +246,7 @@ def _drop_frames(error: BaseException | None) -> None:
 
 
 def facts_of(run: Run, planned: Plan, wishes: Wishes) -> Facts:
-    """Collect what a line of output says of a run."""
+    """Collect what a line of output shows of a run."""
     asked = run.args.get("epochs")
     metric = main_metric(run)
     fitness = fitness_by_epoch(run, wishes)
@@ -273,7 +275,7 @@ def _evenly(values: Sequence[float], most: int) -> Sequence[float]:
 
 
 def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> tuple[Plan, tuple[str, ...]]:
-    """A task keeps the project, name and tags it was made with; say so where others are wished for."""
+    """A task keeps the project, name and tags it was made with; a note where others are wished for."""
     made = Facts.restored(ledger.facts)
     if ledger.run != planned.key or ledger.task is None or made.project is None or made.name is None:
         return planned, ()
@@ -366,13 +368,15 @@ def _deliver(
                     case Revived():
                         so_far.revived = True
     asked = ledger.configured != held.ledger.configured
-    word = alive and not pending and work.silence is not None  # see `_unheard`
-    if ledger.anew or asked or word or (settled is not None and ledger.settled != settled):
+    pinged = alive and not pending and work.silence is not None  # see `_needs_ping`
+    if ledger.anew or asked or pinged or (settled is not None and ledger.settled != settled):
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
-        notes = so_far.notes if settled is not None else ()  # or it would be said at every look
+        notes = so_far.notes if settled is not None else ()  # or it would be repeated at every look
         task, url = ledger.task, ledger.url
         return UpToDate(path, so_far.facts, task, url, notes=notes, revived=so_far.revived)
     sent = (so_far.events, so_far.files, so_far.size)
-    told = (*planned.notes, *so_far.notes)
-    return Delivered(path, so_far.facts, ledger.task or "", ledger.url, *sent, told, revived=so_far.revived)
+    all_notes = (*planned.notes, *so_far.notes)
+    return Delivered(
+        path, so_far.facts, ledger.task or "", ledger.url, *sent, all_notes, revived=so_far.revived
+    )

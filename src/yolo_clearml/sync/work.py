@@ -36,9 +36,9 @@ class Lazily:
             return self._sink
 
     def begin(self) -> None:
-        """Say that a run will need it: what takes long is begun in a thread of its own, the first time.
+        """Announce that a run will need it: what takes long is begun in a thread of its own, the first time.
 
-        What goes wrong there is met again, and told, by whoever makes it. The thread keeps the process from
+        What goes wrong there is met again, and raised, by whoever makes it. The thread keeps the process from
         ending, for Python does not bear that in the middle of an import.
         """
         with self._lock:
@@ -68,7 +68,7 @@ class Aim(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A live run as the last visit left it, everything told."""
+    """A live run as the last visit left it, everything reported."""
 
     key: str
     task: str
@@ -90,7 +90,7 @@ class Work:
     aim: Aim = Aim.DELIVER
     task_id: str | None = None  # complete this task, whoever made it
     follow: tuple[Path, ...] = ()  # real paths of folders that a link in a run may lead into
-    silence: float | None = None  # seconds, after which a live run's task is told so unasked; None: never
+    silence: float | None = None  # seconds, after which a live run's task is pinged; None: never
     now: Callable[[], float] = time.time  # seconds since the epoch
     live: dict[Path, Live] = field(default_factory=dict)
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
@@ -104,4 +104,4 @@ class Visit:
     """A run to be visited."""
 
     run: Path
-    keep_alive: bool = False  # where there is nothing to tell a live run's task, tell it that
+    keep_alive: bool = False  # where there is nothing to report to a live run's task, ping it

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 from double import ClearMLDouble
-from hostile import CANARY, DELIVERED, EXECUTED, KINDS, Hostile, make_tree
+from hostile import CANARY, DELIVERED, EXECUTED, KINDS, TREE, Hostile, make_tree
 from test_cli import COMMAND, Ended, Run, run_cli
 
 from yolo_clearml.sync.ledger import LEDGER_NAME
@@ -25,11 +25,19 @@ MEMORY = 600  # MiB; the largest single file among the hostile ones costs less t
 ONLINE = [part for kind in KINDS if kind not in ("link out", "device") for part in ("--exclude", f"* {kind}")]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, Hostile]]:
-    """Give the folder of all hostile runs, and what is said of each."""
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param([*TREE][::11], id="few"),
+        pytest.param([*TREE], id="every", marks=pytest.mark.exhaustive),
+    ],
+)
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[Path, Hostile]]:
+    """Give the folder of hostile runs, and what is said of each."""
     folder = tmp_path_factory.mktemp("hostile")
-    return folder, make_tree(folder)
+    return folder, make_tree(folder, request.param)
 
 
 @pytest.fixture

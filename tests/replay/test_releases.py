@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import releases
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,7 +185,7 @@ def run(index: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command against a folder of wheels in the place of the package index."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     environ = {**own, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": os.devnull}
-    command = [sys.executable, str(Path(__file__).with_name("releases.py")), *arguments]
+    command = [sys.executable, str(ROOT / "tests" / "releases.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeRun, long_after
+from conftest import SAMPLES, MakeRun, long_after
 from hypothesis import given
 from hypothesis import strategies as st
 from test_eras import maybe
@@ -72,7 +72,7 @@ def run(tmp_path: Path) -> Run:
 @functools.cache
 def sample() -> Run:
     """A real run that no test changes."""
-    return run_of(Path(__file__).parent.parent / "sample_runs" / "v8.4.190-detect", long_after())
+    return run_of(SAMPLES / "v8.4.190-detect", long_after())
 
 
 def of_args(run: Run, **args: object) -> Plan:

@@ -7,6 +7,7 @@ every wait is counted. Replies that are late or endless are waited for in true t
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import MakeRun, long_after
+from conftest import MakeRun, long_after, one_in, sampled
 from double import (
     ClearMLDouble,
     Drip,
@@ -185,6 +186,20 @@ def uploaded(stage: Stage) -> None:
     stage.options["aim"] = Aim.VERIFY
 
 
+def grown(stage: Stage) -> None:
+    """A run without times of which a row was reported while it trained, and that has ended since."""
+    table = stage.run / "results.csv"
+    rows = [line.split(b",") for line in table.read_bytes().splitlines()]
+    rewrite(table, b"".join(b",".join((row[0], *row[2:])) + b"\n" for row in rows))
+    whole = stage.run.with_name("whole")
+    shutil.copytree(stage.run, whole, dirs_exist_ok=True)
+    died(stage)
+    assert isinstance(stage.act(), Delivered)
+    (task,) = stage.server.tasks
+    stage.server.ask("tasks.started", task=task, force=True)
+    shutil.copytree(whole, stage.run, dirs_exist_ok=True)
+
+
 LOGIN = {"auth.login", "tasks.get_all_ex"}
 SEND = {"tasks.started", "tasks.edit_hyper_params", "events.add_batch", "files:POST", "tasks.completed"}
 SEND |= {"events.get_task_log"}
@@ -209,6 +224,10 @@ SCENARIOS: dict[str, tuple[Prepare, set[str]]] = {
     "renamed": (renamed, LOGIN | SEND | (MODEL - {"models.create"}) | {"models.edit"}),
     "raced": (raced, LOGIN | MAKE | SEND | MODEL | {"tasks.delete", "models.delete"}),
     "verify": (uploaded, LOGIN | READ),
+    "grown": (
+        grown,
+        LOGIN | SEND - {"tasks.started"} | MODEL | {"projects.get_all_ex", "tasks.edit_runtime"},
+    ),
 }
 # where the rest is asked for as in another scenario, and struck there
 STRUCK = {
@@ -218,6 +237,7 @@ STRUCK = {
     "renamed": {"models.edit"},
     "raced": {"tasks.delete", "models.delete"},
     "task-id": {"tasks.get_all_ex", "tasks.edit_hyper_params", "tasks.started"},
+    "grown": {"tasks.edit_runtime"},
 }
 
 
@@ -366,6 +386,11 @@ def check_idle(stage: Stage, waits: Waits, what: str) -> None:
     stage.server.requests.clear()
 
 
+FAST = {  # an answer of each sort, in each direction
+    *(("upload", fault) for fault in ("503", "400", "413-of-a-proxy", "reset-after", "not-json", "silent")),
+    *(("adopt", "empty"), ("verify", "502-of-a-proxy"), ("raced", "reset-before"), ("reset", "400")),
+}
+
 # what lasts costs an upload for each request, so not each of its kinds in each scenario
 ONCE = [
     (scenario, fault)
@@ -374,7 +399,7 @@ ONCE = [
 ]
 
 
-@pytest.mark.parametrize(("scenario", "fault"), ONCE)
+@pytest.mark.parametrize(("scenario", "fault"), sampled(ONCE, one_in(11)))
 def test_each_request_fails_once(begin: Begin, waits: Waits, scenario: str, fault: str) -> None:
     """What passes is waited for; what does not is told, and the same command goes on from there."""
     wanted, asked = undisturbed(begin, scenario)
@@ -397,7 +422,7 @@ def test_each_request_fails_once(begin: Begin, waits: Waits, scenario: str, faul
         assert wanted == end_state(stage.server)
 
 
-@pytest.mark.parametrize(("scenario", "fault"), CASES)
+@pytest.mark.parametrize(("scenario", "fault"), sampled(CASES, FAST.__contains__))
 def test_each_endpoint_fails_for_ever(begin: Begin, waits: Waits, scenario: str, fault: str) -> None:
     """One endpoint after the other, never taken for success; when it is over, the same command goes on."""
     wanted, asked = undisturbed(begin, scenario)
@@ -451,9 +476,16 @@ def test_a_file_that_is_another_is_named(begin: Begin, waits: Waits, fault: str)
 BAD = ("train", "train/box_loss", 4)
 
 
-@pytest.mark.parametrize("how", ["batch", "document", "line"])
 @pytest.mark.parametrize(
-    "bad", [BAD, ("Validation", "val_pred.jpg", 0), ("Summary", "fitness", -(2**31))], ids=str
+    ("how", "bad"),
+    sampled(
+        itertools.product(
+            ("batch", "document", "line"),
+            (BAD, ("Validation", "val_pred.jpg", 0), ("Summary", "fitness", -(2**31))),
+        ),
+        one_in(4),
+    ),
+    ids=str,
 )
 def test_a_bad_event_keeps_no_other_back(
     begin: Begin, waits: Waits, how: str, bad: tuple[str, str, int]
@@ -525,8 +557,10 @@ def test_a_proxy_that_takes_small_requests_only(begin: Begin, waits: Waits, most
 # -- tokens -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", ["upload", "adopt", "verify"])
-@pytest.mark.parametrize("fault", ["none", *PASSING, *LASTING])
+@pytest.mark.parametrize(
+    ("fault", "scenario"),
+    sampled(itertools.product(["none", *PASSING, *LASTING], ["upload", "adopt", "verify"]), one_in(19)),
+)
 def test_a_token_that_expires_at_any_moment(begin: Begin, waits: Waits, scenario: str, fault: str) -> None:
     """Before each request in turn, of the file server too; and the new login fails as well."""
     wanted, _ = undisturbed(begin, scenario)
@@ -594,7 +628,7 @@ TARGETS += [("events.add_batch", fault) for fault in [*PASSING, *LASTING] if fau
 TARGETS += [("files:POST", fault) for fault in ("reset-before", "504", "413", "not-json")]
 
 
-@pytest.mark.parametrize(("endpoint", "fault"), TARGETS)
+@pytest.mark.parametrize(("endpoint", "fault"), sampled(TARGETS, one_in(7)))
 def test_a_run_that_fails_for_ever_stops_no_other(two: Two, waits: Waits, endpoint: str, fault: str) -> None:
     """Whatever the server does to one run, in each upload of both the other one is delivered."""
     two.server.fault(endpoint, (PASSING | LASTING)[fault], times=None, only=two.concerns_bad)
@@ -611,7 +645,7 @@ def test_a_run_that_fails_for_ever_stops_no_other(two: Two, waits: Waits, endpoi
     assert {"bad-run": "completed", "good-run": "completed"} == two.statuses
 
 
-@pytest.mark.parametrize(("endpoint", "fault"), TARGETS)
+@pytest.mark.parametrize(("endpoint", "fault"), sampled(TARGETS, one_in(7)))
 def test_a_watch_goes_on_while_one_run_fails(two: Two, waits: Waits, endpoint: str, fault: str) -> None:
     """The other run is told within two minutes, the bad one is asked ever more rarely, and then by itself."""
     two.server.fault(endpoint, (PASSING | LASTING)[fault], times=None, only=two.concerns_bad)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Doubles, MakeRun
+from conftest import FEW_AND_EVERY, Doubles, MakeRun, chosen
 from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR
 from killing import killed_at_request
@@ -18,7 +18,7 @@ from live import RENDERED, expected, tell, tell_by_sdk
 from test_verify import planned
 from uploading import end_state, fails, upload
 
-from yolo_clearml.server import adoption
+from yolo_clearml.server import recognition
 from yolo_clearml.server.sink import ClearmlSink
 from yolo_clearml.sync.ledger import LEDGER_NAME
 from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
@@ -266,7 +266,7 @@ def test_too_many_alike_are_not_even_read(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where dozens have the hyperparameters of one run, none is taken, and that is said."""
-    monkeypatch.setattr(adoption, "_MOST_READ", 1)
+    monkeypatch.setattr(recognition, "_MOST_READ", 1)
     run = make_run(DETECT)
     lives = [tell(server, expected(LIVE), run) for _ in range(2)]
     outcome = delivered(run)
@@ -694,10 +694,11 @@ def test_a_run_that_nobody_told_costs_two_requests_more(server: ClearMLDouble, m
     assert 1 == endpoints["projects.get_all_ex"]
 
 
+@FEW_AND_EVERY
 @pytest.mark.parametrize("ledger", ["kept", "lost"])
 @pytest.mark.parametrize("end", ["completed", "stopped", None])
 def test_killed_at_every_request_of_an_adoption(
-    server: ClearMLDouble, doubles: Doubles, make_run: MakeRun, ledger: str, end: str | None
+    server: ClearMLDouble, doubles: Doubles, make_run: MakeRun, ledger: str, end: str | None, every: bool
 ) -> None:
     """SIGKILL after each single request; run again, the task ends the same, and it is the only one."""
     run = make_run(DETECT)
@@ -714,7 +715,7 @@ def test_killed_at_every_request_of_an_adoption(
     delivered(run)
     wanted, requests = end_state(server), len(server.requests)
     (run / LEDGER_NAME).unlink()
-    for number in range(1, requests + 1):
+    for number in chosen(range(1, requests + 1), every):
         with doubles() as double:
             prepare(double)
             assert killed_at_request(double, number, "after", lambda: upload([run])), number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GOLDEN, MakeRun, long_after
+from conftest import GOLDEN, MakeRun, long_after, one_in, sampled
 from double import ClearMLDouble, DropBefore, Fault, Hang, NotJson, Status, Truncate
 from double.events import IMAGE, PLOT, SCALAR, SINGLE_VALUE_ITERATION
 from uploading import clearml_sink, fails, upload
@@ -284,7 +285,7 @@ def matches(text: str, pattern: str) -> bool:
     return text.startswith(pieces[0]) and text.endswith(pieces[-1])
 
 
-@pytest.mark.parametrize(("damage", "sentence"), DAMAGE, ids=[text for _, text in DAMAGE])
+@pytest.mark.parametrize(("damage", "sentence"), sampled(DAMAGE, one_in(3)), ids=[text for _, text in DAMAGE])
 def test_damage_is_mended_by_force_or_said_not_to_be(
     uploaded: Uploaded, damage: Callable[[Uploaded], object], sentence: str
 ) -> None:
@@ -456,8 +457,11 @@ def named(fault: Fault) -> str:
     return f"{type(fault).__name__}{getattr(fault, 'code', '')}"
 
 
-@pytest.mark.parametrize("endpoint", READS)
-@pytest.mark.parametrize("fault", FAULTS, ids=named)
+@pytest.mark.parametrize(
+    ("endpoint", "fault"),
+    sampled(itertools.product(READS, FAULTS), one_in(5)),
+    ids=lambda value: value if isinstance(value, str) else named(value),
+)
 def test_a_reply_that_is_none_is_an_error(uploaded: Uploaded, endpoint: str, fault: Fault) -> None:
     """Cut off, a web page, an error, too slow, each time: neither verified nor different."""
     uploaded.server.fault(endpoint, fault, times=None)

@@ -378,7 +378,7 @@ def test_a_kill_leaves_no_half_zip(tmp_path: Path, run: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "sys.path.insert(0, sys.argv[1])\n"
+        "sys.path[:0] = sys.argv[1].split(os.pathsep)\n"
         "from test_offline_sink import planned\n"
         "from yolo_clearml.server.offline import OfflineSink\n"
         "root, out = Path(sys.argv[2]), Path(sys.argv[3])\n"
@@ -389,7 +389,7 @@ def test_a_kill_leaves_no_half_zip(tmp_path: Path, run: Path) -> None:
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     out = tmp_path / "out"
-    arguments = [str(Path(__file__).parent), str(run), str(out)]
+    arguments = [os.pathsep.join(sys.path), str(run), str(out)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
     left = sorted(path.suffixes[-1] for path in out.iterdir())

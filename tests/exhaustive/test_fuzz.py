@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from conftest import SAMPLES
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_checkpoint import SMALL, write
 from test_scan import COLUMNS, ENDED, training
@@ -34,7 +35,7 @@ from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.sync.outcomes import Delivered, Facts, Pending, UpToDate
 from yolo_clearml.sync.visit import facts_of
 
-SAMPLES = sorted((Path(__file__).parent.parent / "sample_runs").iterdir())
+RUNS = sorted(SAMPLES.iterdir())
 NOW = ENDED + 1e6
 
 
@@ -101,11 +102,8 @@ def shown(standing: UpToDate | Pending) -> None:
 LARGEST = f"{COLUMNS}\n1,1,1,1.7e308,1.7e308,1\n2,2,1,-1.7e308,-1.7e308,1\n".encode()
 
 
-@settings(max_examples=150, deadline=None)
 @given(
-    data=st.sampled_from(SAMPLES).flatmap(
-        lambda sample: mutated((sample / "results.csv").read_bytes()[:2000])
-    )
+    data=st.sampled_from(RUNS).flatmap(lambda sample: mutated((sample / "results.csv").read_bytes()[:2000]))
 )
 @example(LARGEST)  # a curve whose ends lie further apart than a float holds
 @example(b"\xef\xbb\xbfepoch,time\r\n1,1e999\r\n")
@@ -130,10 +128,7 @@ def test_results(run: Path, data: bytes) -> None:
         (run / "results.csv").write_bytes(whole)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    data=st.sampled_from(SAMPLES).flatmap(lambda s: mutated(next(s.glob("[ao]*.yaml")).read_bytes()[:1500]))
-)
+@given(data=st.sampled_from(RUNS).flatmap(lambda s: mutated(next(s.glob("[ao]*.yaml")).read_bytes()[:1500])))
 @example(b'"\\ud800": "\\udc80"\n')
 @example(b"epochs: true\nname: [1]\n1: a\n'1': b\n")
 @example(f"epochs: {'9' * 99}\n".encode())
@@ -155,8 +150,7 @@ def test_arguments(run: Path, data: bytes) -> None:
         (run / "args.yaml").write_bytes(whole)
 
 
-@settings(max_examples=150, deadline=None)
-@given(data=st.one_of(mutated(SMALL), mutated((SAMPLES[0] / "weights/best.pt").read_bytes()[-3000:])))
+@given(data=st.one_of(mutated(SMALL), mutated((RUNS[0] / "weights/best.pt").read_bytes()[-3000:])))
 def test_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """As a pickle in a sound zip, and as a zip: facts or a reason, twice the same."""
     folder = tmp_path_factory.mktemp("pt")
@@ -200,7 +194,6 @@ FACTS: Any = st.dictionaries(st.sampled_from(Facts.__slots__), ODD, max_size=5)
 FIELDS: Any = st.dictionaries(st.sampled_from([*Ledger.__slots__, "else"]), ODD, max_size=3)
 
 
-@settings(max_examples=300, deadline=None)
 @given(fields=FIELDS, facts=FACTS, raw=st.one_of(st.none(), st.binary(max_size=50)))
 @example({}, {"epochs": math.inf}, None)  # as 1e999, which no integer is
 @example({}, {"epochs": 1, "best": ["a", 10**400]}, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeRun, long_after
+from conftest import MakeRun, long_after, one_in, sampled
 from double import ClearMLDouble, DropAfter, DropBefore, Fewer, Hang, NotJson, Status, Truncate
 from uploading import clearml_sink, end_state, fails, upload
 
@@ -93,8 +94,16 @@ def test_a_fault_that_passes_leaves_no_trace(
     assert wanted == end_state(server)
 
 
-@pytest.mark.parametrize("endpoint", [*API, "files:POST"])
-@pytest.mark.parametrize("kind", [Status(400), Status(403), Status(413), NotJson(), Status(500)], ids=str)
+@pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    sampled(
+        itertools.product(
+            [*API, "files:POST"], [Status(400), Status(403), Status(413), NotJson(), Status(500)]
+        ),
+        one_in(4),
+    ),
+    ids=str,
+)
 def test_a_fault_that_stays_is_told_and_mended_by_the_next_run(
     server: ClearMLDouble, run: Path, wanted: dict[str, Any], endpoint: str, kind: Any
 ) -> None:
@@ -433,8 +442,11 @@ SHAPES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("endpoint", [*API[1:7], *API[8:]])
-@pytest.mark.parametrize("data", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("endpoint", "data"),
+    sampled(itertools.product([*API[1:7], *API[8:]], SHAPES), one_in(3)),
+    ids=str,
+)
 def test_a_reply_of_another_shape(server: ClearMLDouble, run: Path, endpoint: str, data: Any) -> None:
     """A server that answers 200 with something else: the run failed, and it is no fault of ours."""
     meta = {"id": "0", "result_code": 200, "result_subcode": 0, "result_msg": "OK"}

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from conftest import SAMPLES
+from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_clearml.rundir.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 
-SAMPLES = Path(__file__).parent.parent / "sample_runs"
 BEST = SAMPLES / "v8.4.190-detect" / "weights" / "best.pt"
 
 
@@ -566,7 +566,6 @@ SMALL = root(
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(flips=st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 def test_any_damage_to_the_pickle(
     tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]
@@ -580,7 +579,6 @@ def test_any_damage_to_the_pickle(
     shutil.rmtree(folder)
 
 
-@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_damage_to_the_zip(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """The same for the bytes of the zip around it."""

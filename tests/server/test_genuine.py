@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from double import Altered, ClearMLDouble, Fault, Status
 from endpoints import UNNAMED, endpoints_in_source
 from genuine import GENUINE, Json, Replay, load
@@ -107,7 +108,7 @@ def test_a_double_that_strays_is_found_out(seed: str) -> None:
 
 # -- what there is to be recorded -------------------------------------------------------------------------
 
-# no recording of the genuine server has these: they are recorded from an emulator, which README says
+# no recording of the genuine server has these: they are recorded from an emulator, which CONTRIBUTING says
 NOT_GENUINE = {"tasks.edit", "tasks.delete", "models.delete", "events.get_task_log"}
 
 
@@ -127,8 +128,8 @@ def test_every_endpoint_of_the_source_was_recorded() -> None:
     assert NOT_GENUINE <= recorded({"emulator"})
 
 
-def test_the_readme_names_what_is_not_genuine() -> None:
-    section = (GENUINE.parents[2] / "README.md").read_text().split("### Tests\n")[1]
+def test_contributors_are_told_what_is_not_genuine() -> None:
+    section = (GENUINE.parents[2] / "CONTRIBUTING.md").read_text().split("## Tests\n")[1]
     (sentence,) = re.findall(r"from an emulator:([^.]*(?:\.\w[^.]*)*)\.", section)
     assert NOT_GENUINE == set(re.findall(r"`([\w.]+)`", sentence))
 
@@ -154,6 +155,6 @@ def test_what_is_recorded_here_is_answered_so_again(server: ClearMLDouble, tmp_p
 
 
 def run_script(name: str, *arguments: str) -> None:
-    script = Path(__file__).parent / name
+    script = ROOT / "tests" / name
     ended = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, timeout=120)
     assert 0 == ended.returncode, ended.stderr.decode()

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MakeRun
+from conftest import ROOT, MakeRun
 from double import ClearMLDouble, Hook
 
 from yolo_clearml.sync.ledger import LEDGER_NAME
 
-ROOT = Path(__file__).parent.parent
 PROGRAM = Path(sys.executable).with_name("yolo-clearml")
 BLOCKS = re.findall(r"^```cron\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
 LINES = [

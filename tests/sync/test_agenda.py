@@ -992,5 +992,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert [] == self.agenda.open_runs
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase

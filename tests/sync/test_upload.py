@@ -425,7 +425,7 @@ def test_weights_that_went_after_the_upload_take_nothing_back(
     for options in ({}, {"force": True}, {"wishes": Wishes(rules=(8, 4, 190))}):
         (outcome,) = upload([run], **options)
         assert isinstance(outcome, Skipped)
-        assert "does not tell any more which release trained it" in outcome.reason
+        assert "does not show any more which release trained it" in outcome.reason
     assert state == end_state(server)
 
 

@@ -224,5 +224,5 @@ class Fair(RuleBasedStateMachine):
         assert all(begins <= 2 * runs for begins in self.waiting.values())
 
 
-Fair.TestCase.settings = settings(max_examples=150, stateful_step_count=80, deadline=None)
+Fair.TestCase.settings = settings(stateful_step_count=80)
 TestFair = Fair.TestCase

@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
+from conftest import SAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_clearml.rundir.results_csv import Row, Table, last_stretch, latest_rows, parse
 
-SAMPLES = sorted((Path(__file__).parent.parent / "sample_runs").glob("*/results.csv"))
+TABLES = sorted(SAMPLES.glob("*/results.csv"))
 
 # what lines are made of, so that generated files get further than the first byte
 PIECES = st.sampled_from(
@@ -55,7 +56,7 @@ def of_epochs(*printed: int) -> Table:
 # -- growing files
 
 
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.parent.name)
 def test_every_cut_of_a_real_file_gives_a_prefix_of_its_rows(path: Path) -> None:
     """A file seen at any byte of its growth has the rows whose newline is there, and no other."""
     data = path.read_bytes()

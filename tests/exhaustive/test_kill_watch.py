@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Doubles, MakeRun, long_after
+from conftest import FEW_AND_EVERY, Doubles, MakeRun, chosen, long_after, one_in, sampled
 from double import ClearMLDouble
 from killing import WHEN, hidden, killed_at_request, killed_at_step
 from test_watch import comparable
@@ -66,6 +66,7 @@ def assert_over(double: ClearMLDouble, run: Path) -> None:
     assert [LEDGER_NAME] == hidden(run)
 
 
+@FEW_AND_EVERY
 @pytest.mark.parametrize("ledger", ["kept", "lost"])
 def test_killed_at_every_request(
     server: ClearMLDouble,
@@ -74,12 +75,13 @@ def test_killed_at_every_request(
     tmp_path: Path,
     scratch: Path,
     ledger: str,
+    every: bool,
 ) -> None:
     """SIGKILL after each request; the next watch comes at once, or when the training has gone on."""
     states, requests = undisturbed
     assert requests > 25
     reached = tmp_path / "reached"
-    for number in range(1, requests + 1):
+    for number in chosen(range(1, requests + 1), every):
         run, clock = tmp_path / f"run{number}", Clock(0.0)
 
         def live(run: Path = run, clock: Clock = clock) -> None:
@@ -112,6 +114,7 @@ def test_killed_at_every_request(
     assert [] == list(scratch.iterdir())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("at", ["step on disk", *WHEN])
 def test_killed_again_and_again(
     server: ClearMLDouble, undisturbed: Undisturbed, tmp_path: Path, scratch: Path, at: str
@@ -139,9 +142,10 @@ def test_killed_again_and_again(
 # -- a clock that is set ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", [-DAY, DAY])
-@pytest.mark.parametrize("part", range(len(PARTS)))
-@pytest.mark.parametrize("back", [True, False])
+@pytest.mark.parametrize(
+    ("by", "part", "back"),
+    sampled(itertools.product([-DAY, DAY], range(len(PARTS)), [True, False]), one_in(5)),
+)
 def test_a_clock_that_is_set_while_it_watches(
     server: ClearMLDouble, undisturbed: Undisturbed, tmp_path: Path, part: int, by: float, back: bool
 ) -> None:

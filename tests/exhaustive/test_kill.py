@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Doubles
+from conftest import FEW_AND_EVERY, Doubles, chosen, numbers, sampled
 from double import ClearMLDouble
 from killing import WHEN, Abandoned, hidden, killed_at_request, killed_at_step
 from test_cli import COMMAND
@@ -138,6 +138,7 @@ def comparable(double: ClearMLDouble) -> Any:
 # -- at every request -------------------------------------------------------------------------------------
 
 
+@FEW_AND_EVERY
 @pytest.mark.parametrize(
     ("name", "ledger", "when"),
     [
@@ -148,7 +149,14 @@ def comparable(double: ClearMLDouble) -> Any:
     ],
 )
 def test_killed_at_every_request(
-    server: ClearMLDouble, doubles: Doubles, small_run: Path, scratch: Path, name: str, ledger: str, when: str
+    server: ClearMLDouble,
+    doubles: Doubles,
+    small_run: Path,
+    scratch: Path,
+    name: str,
+    ledger: str,
+    when: str,
+    every: bool,
 ) -> None:
     """SIGKILL before or after the server carries out each single request; the same command, run again."""
     case = CASES[name]
@@ -161,7 +169,7 @@ def test_killed_at_every_request(
     assert len(asked) - first + 1 >= case.requests
     wanted, ended = comparable(server), FileLedgers().load(small_run)
     assert ("aim" in case.options) is (ended.verified is not None)
-    for number in range(first, len(asked) + 1):
+    for number in chosen(range(first, len(asked) + 1), every):
         begun.empty()
         with doubles() as double:
             case.prepare(double, small_run)
@@ -179,8 +187,9 @@ def test_killed_at_every_request(
         assert [] == list(scratch.iterdir())
 
 
+@FEW_AND_EVERY
 def test_force_killed_anywhere_is_finished_by_a_plain_upload(
-    server: ClearMLDouble, doubles: Doubles, small_run: Path
+    server: ClearMLDouble, doubles: Doubles, small_run: Path, every: bool
 ) -> None:
     """--force says that what the server has is unknown; so must the ledger, before anything is sent."""
     begun = Begun.of(small_run)
@@ -188,7 +197,7 @@ def test_force_killed_anywhere_is_finished_by_a_plain_upload(
     before, wanted = len(server.requests), end_state(server)
     upload([small_run], force=True)
     forgotten = 0
-    for number in range(1, len(server.requests) - before + 1):
+    for number in chosen(range(1, len(server.requests) - before + 1), every):
         begun.empty()
         with doubles() as double:
             told_and_lost(double, small_run)
@@ -199,7 +208,7 @@ def test_force_killed_anywhere_is_finished_by_a_plain_upload(
             assert [] == fails(upload([small_run]))
             assert (wanted if begins else lost) == end_state(double), number
             assert_settled(double, small_run)
-    assert forgotten > 10
+    assert forgotten > (10 if every else 0)
 
 
 def test_killed_again_and_again(server: ClearMLDouble, doubles: Doubles, small_run: Path) -> None:
@@ -221,16 +230,15 @@ def test_killed_again_and_again(server: ClearMLDouble, doubles: Doubles, small_r
 # -- at every step on disk --------------------------------------------------------------------------------
 
 
+@FEW_AND_EVERY
 def test_killed_at_every_step_on_disk(
-    server: ClearMLDouble, doubles: Doubles, small_run: Path, scratch: Path
+    server: ClearMLDouble, doubles: Doubles, small_run: Path, scratch: Path, every: bool
 ) -> None:
     """SIGKILL before each opening, fsync, rename, close and removal, until the upload gets through."""
     told(server, small_run)
     wanted = end_state(server)
     (small_run / LEDGER_NAME).unlink()
-    number, killed = 0, True
-    while killed:
-        number += 1
+    for number in numbers(every, 5, 20, 45, 60):
         with doubles() as double:
             killed = killed_at_step(number, lambda: upload([small_run]))
             assert {*hidden(small_run)} <= {LEDGER_NAME, f"{LEDGER_NAME}.tmp"}
@@ -238,7 +246,9 @@ def test_killed_at_every_step_on_disk(
             assert wanted == end_state(double), number
             assert_settled(double, small_run)
             (small_run / LEDGER_NAME).unlink()
-    assert number > 60
+        if not killed:
+            break
+    assert number >= 60
     assert [] == list(scratch.iterdir())
 
 
@@ -289,8 +299,9 @@ def fill(folder: Path) -> None:
     os.fsync = fsync  # type: ignore[assignment]  # called with a number
 
 
+@FEW_AND_EVERY
 def test_an_export_killed_at_every_step(
-    server: ClearMLDouble, small_run: Path, tmp_path: Path, scratch: Path
+    server: ClearMLDouble, small_run: Path, tmp_path: Path, scratch: Path, every: bool
 ) -> None:
     """--offline: never half a zip under its name; the next export makes the same and leaves nothing over."""
 
@@ -303,9 +314,7 @@ def test_an_export_killed_at_every_step(
     assert [] == sent(tmp_path / "whole")
     whole = tmp_path / "whole"
     wanted = [held(whole)[name] for name in sorted(held(whole))]
-    number, killed = 0, True
-    while killed:
-        number += 1
+    for number in numbers(every, 3, 8, 15):
         folder = tmp_path / "out" / str(number)
         folder.parent.mkdir(exist_ok=True)
         killed = killed_at_step(number, lambda folder=folder: sent(folder))  # type: ignore[misc]
@@ -313,7 +322,9 @@ def test_an_export_killed_at_every_step(
             assert zipfile.ZipFile(path).testzip() is None
         assert [] == sent(folder), number
         assert sorted(held(whole)) == sorted(path.name for path in folder.iterdir())
-    assert number > 15
+        if not killed:
+            break
+    assert number >= 15
     assert [] == hidden(small_run)
     assert [] == list(scratch.iterdir())
     assert 2 == len(wanted)
@@ -354,16 +365,17 @@ def test_metrics_killed_at_every_step(server: ClearMLDouble, tmp_path: Path, scr
 # -- the ledger lost, damaged, of others ------------------------------------------------------------------
 
 
-def test_a_ledger_cut_anywhere_costs_nothing(server: ClearMLDouble, small_run: Path) -> None:
+@FEW_AND_EVERY
+def test_a_ledger_cut_anywhere_costs_nothing(server: ClearMLDouble, small_run: Path, every: bool) -> None:
     """A true one, cut at each byte, counts as lost; cut at some, the task is found and ends the same."""
     told(server, small_run)
     wanted, path = end_state(server), small_run / LEDGER_NAME
     whole = path.read_bytes()
     assert len(whole) > 1000
-    for cut in range(len(whole) - 1):
+    for cut in chosen(range(len(whole) - 1), every, 100):
         path.write_bytes(whole[:cut])
         assert Ledger() == FileLedgers().load(small_run), cut
-    for cut in [*range(0, len(whole) - 1, len(whole) // 12), len(whole) - 2]:
+    for cut in chosen([*range(0, len(whole) - 1, len(whole) // 12), len(whole) - 2], every):
         path.write_bytes(whole[:cut])
         assert [] == fails(upload([small_run]))
         assert wanted == end_state(server)
@@ -425,6 +437,7 @@ class Unwritable:
                 raise OSError(self._error, os.strerror(self._error))
 
 
+@FEW_AND_EVERY
 @pytest.mark.parametrize(
     ("where", "error"), [("run", errno.ENOSPC), ("run", errno.EROFS), ("everywhere", errno.ENOSPC)]
 )
@@ -436,6 +449,7 @@ def test_a_disk_that_fills_at_every_step(
     tmp_path: Path,
     where: str,
     error: int,
+    every: bool,
 ) -> None:
     """Nothing can be written from each step on: the state directory takes over, or that is said."""
     told(server, small_run)
@@ -443,9 +457,7 @@ def test_a_disk_that_fills_at_every_step(
     (small_run / LEDGER_NAME).unlink()
     begun, state = Begun.of(small_run), tmp_path / "state"
     folders = [small_run] if where == "run" else [small_run, state]
-    at, met = 0, True
-    while met:
-        at += 1
+    for at in numbers(every, 1, 9, 20):
         with doubles() as double:
             with monkeypatch.context() as patch:
                 limits = Unwritable(patch, at, error, *folders)
@@ -469,13 +481,15 @@ def test_a_disk_that_fills_at_every_step(
             assert count == len(double.requests)
             shutil.rmtree(state, ignore_errors=True)
             begun.empty()
-    assert at > 20
+        if not met:
+            break
+    assert at >= 20
 
 
 # -- what is left over ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["upload", "watch", "verify"])
+@pytest.mark.parametrize("command", sampled(["watch", "upload", "verify"], "watch".__eq__))
 def test_a_killed_process_leaves_nothing_behind(
     server: ClearMLDouble, small_run: Path, scratch: Path, tmp_path: Path, command: str
 ) -> None:

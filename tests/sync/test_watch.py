@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeRun
+from conftest import FEW_AND_EVERY, MakeRun, chosen, sampled
 from double import ClearMLDouble
 from test_cli import COMMAND
 from test_golden import expected_of
@@ -295,7 +295,10 @@ def test_at_the_pace_it_was_recorded_at_it_ends_the_same(
 
 @pytest.mark.parametrize(
     ("name", "ledger"),
-    [*zip(FINISHED, ["kept", "lost", "kept"], strict=True), (RESUMED, "kept"), (RESUMED, "lost")],
+    sampled(
+        [*zip(FINISHED, ["kept", "lost", "kept"], strict=True), (RESUMED, "kept"), (RESUMED, "lost")],
+        {(FINISHED[0], "kept"), (FINISHED[1], "lost")}.__contains__,
+    ),
 )
 def test_killed_and_restarted_between_all_steps(
     server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, ledger: str
@@ -311,9 +314,10 @@ def test_killed_and_restarted_between_all_steps(
     assert_as_uploaded(server, monkeypatch, run)
 
 
+@FEW_AND_EVERY
 @pytest.mark.parametrize("name", [FINISHED[1], RESUMED])
 def test_away_from_any_step_to_the_end(
-    monkeypatch: pytest.MonkeyPatch, server: ClearMLDouble, tmp_path: Path, name: str
+    monkeypatch: pytest.MonkeyPatch, server: ClearMLDouble, tmp_path: Path, name: str, every: bool
 ) -> None:
     """A watch sees a single step and is killed; another, a day later, finds the rest done and sends it."""
     steps = timeline(name)
@@ -321,7 +325,7 @@ def test_away_from_any_step_to_the_end(
     for step in steps:
         put(step, whole)
     wanted, _ = uploaded(monkeypatch, [whole])
-    for seen in looked_at(steps)[:-1]:
+    for seen in chosen(looked_at(steps)[:-1], every):
         run = tmp_path / f"seen{seen}"
         clock = Clock(steps[0].at)
         with ClearMLDouble() as double:
@@ -339,13 +343,14 @@ def test_away_from_any_step_to_the_end(
             assert wanted == comparable(double), seen
 
 
+@FEW_AND_EVERY
 def test_away_between_any_two_steps(
-    monkeypatch: pytest.MonkeyPatch, server: ClearMLDouble, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, server: ClearMLDouble, tmp_path: Path, every: bool
 ) -> None:
     """Killed after one step and back at another, it tells what had happened by then."""
     steps = timeline(RESUMED)
     looks = [n for n in looked_at(steps) if trained(steps[n])][::2]
-    for first, second in itertools.combinations(looks, 2):
+    for first, second in chosen([*itertools.combinations(looks, 2)], every):
         run = tmp_path / f"{first}-{second}"
         clock = Clock(steps[0].at)
         with ClearMLDouble() as double:
@@ -640,7 +645,9 @@ def iterations(server: ClearMLDouble) -> set[int]:
     return {key[2] for task in list(server.tasks) for key in server.scalars(task)}
 
 
-@pytest.mark.parametrize("endpoint", ["events.add_batch", "files:POST", "tasks.completed"])
+@pytest.mark.parametrize(
+    "endpoint", sampled(["files:POST", "events.add_batch", "tasks.completed"], "files:POST".__eq__)
+)
 def test_a_killed_watch_is_finished_by_the_next(
     server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endpoint: str
 ) -> None:

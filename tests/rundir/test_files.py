@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import SAMPLES
 
 from yolo_clearml.errors import RunChanged, RunUnreadable
 from yolo_clearml.events import FileStamp
@@ -262,7 +263,7 @@ def test_a_picture_is_whole_when_it_begins_and_ends_as_one(
 
 def test_every_picture_of_a_real_run_is_whole_and_no_part_of_it_is(tmp_path: Path) -> None:
     """Ultralytics' pictures end as their formats demand; one that is still being written does not."""
-    sample = Path(__file__).parent.parent / "sample_runs" / "v8.3.100-detect"
+    sample = SAMPLES / "v8.3.100-detect"
     pictures = [path for path in sample.iterdir() if path.suffix in (".png", ".jpg")]
     assert 14 == len(pictures)
     assert all(is_whole_picture(sample, path.name) for path in pictures)

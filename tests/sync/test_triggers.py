@@ -969,5 +969,5 @@ class AnyActions(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-AnyActions.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+AnyActions.TestCase.settings = settings(stateful_step_count=25)
 TestAnyActions = AnyActions.TestCase

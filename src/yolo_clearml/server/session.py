@@ -1,0 +1,187 @@
+"""A login to the configured ClearML server by the SDK's own session, with every exchange one bounded request.
+
+The SDK knows the user's setup: configuration, credentials, tokens. Its loops around them have no end.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import requests
+from clearml.backend_api import Session
+from clearml.backend_api.session.defs import (
+    ENV_ACCESS_KEY,
+    ENV_API_DEFAULT_REQ_METHOD,
+    ENV_AUTH_TOKEN,
+    ENV_SECRET_KEY,
+    MissingConfigError,
+)
+from clearml.backend_api.session.session import LoginError
+from clearml.backend_api.utils import get_http_session_with_retry
+from clearml.backend_config.errors import ConfigurationError
+from clearml.config import config_obj
+from clearml.debugging.log import LoggerRoot
+
+from ..errors import CredentialsRefused, NotConfigured, YoloClearmlError, public
+from .exchange import PassingError, Patience, check_status, exchange, not_the_api, public_address, verifies
+from .payloads import Json
+
+_CONNECT = 10.0  # seconds for a connection to be accepted
+_METHODS = ("POST", "GET", "PUT")
+
+
+class BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
+    """The SDK's session for configuration, login and tokens, with every exchange one bounded request.
+
+    ``method`` is that of every request, whatever the SDK asks for.
+    """
+
+    def __init__(self, timeout: float, method: str) -> None:
+        self._limit = timeout
+        self._method = method
+        self._http = get_http_session_with_retry(total=0, config=config_obj)
+        self._http.write_timeout = (_CONNECT, timeout)
+        super().__init__(
+            initialize_logging=False,
+            config=config_obj,
+            logger=logging.getLogger("clearml.session"),
+            http_retries_config={"total": 0},
+        )
+
+    def refresh_token(self) -> None:
+        """Log in; raises PassingError, CredentialsRefused or ServerUnreachable, and no error of the SDK."""
+        host = public_address(self.host)
+        try:
+            super().refresh_token()
+        except (LoginError, ValueError, jwt.PyJWTError) as error:
+            # the SDK wraps what happened on the way to the login in an error of its own
+            if isinstance(error.__context__, (PassingError, YoloClearmlError)):
+                raise error.__context__ from None
+            # without a context it is the server's own word; with one, the reply was of no use to the SDK
+            if isinstance(error, LoginError) and error.__context__ is None:
+                raise CredentialsRefused(
+                    f"ClearML at {host} refuses the credentials.",
+                    "Create new ones in ClearML (Settings, Workspace, App credentials) and put them into"
+                    " clearml.conf, or into CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
+                ) from error
+            raise not_the_api(host) from error
+
+    def _send_request(
+        self,
+        service: str,
+        action: str,
+        version: str | None = None,
+        method: str | None = None,
+        headers: Json | None = None,
+        auth: Any = None,
+        data: Any = None,
+        json: Any = None,
+        refresh_token_if_unauthorized: bool = True,
+        params: Any = None,
+    ) -> requests.Response:
+        """Exchange one request; the SDK's signature, and nothing of its endless loops."""
+        endpoint = f"{service}.{action}"
+        version_part = f"/v{version}" if version else ""
+        reply = exchange(
+            "ClearML's API server",
+            public_address(self.host),
+            self._limit,
+            lambda: self._http.request(
+                self._method,
+                f"{self.host}{version_part}/{endpoint}",
+                headers=headers,
+                auth=auth,
+                data=data,
+                json=json,
+                params=params,
+                timeout=(min(_CONNECT, self._limit), self._limit),
+                allow_redirects=False,  # a redirected POST arrives as a GET
+                verify=verifies(self._http),
+                stream=True,  # the body is read under a limit of its own
+            ),
+        )
+        check_status(reply, self.host)
+        if refresh_token_if_unauthorized and reply.status_code == requests.codes.unauthorized:
+            self.refresh_token()
+            return self._send_request(
+                service,
+                action,
+                version,
+                method,
+                self.add_auth_headers(dict(headers or {})),
+                auth,
+                data,
+                json,
+                refresh_token_if_unauthorized=False,
+                params=params,
+            )
+        return reply
+
+
+def configured_host() -> str:
+    """Give the address of the API server that ClearML's configuration names."""
+    try:
+        return str(Session.get_api_server_host(config=config_obj)).strip("/")
+    except ConfigurationError as cause:  # its words can quote a key
+        raise NotConfigured(
+            f"ClearML's configuration in {cause.file_path} cannot be read: it is malformed.",
+            "Correct it, or make it anew with 'clearml-init'.",
+        ) from None
+
+
+def log_in(patiently: Patience, host: str) -> BoundedSession:
+    """Log in, once; raises NotConfigured and as `BoundedSession.refresh_token` does."""
+    keys = {
+        "an access key": ENV_ACCESS_KEY.get() or config_obj.get("api.credentials.access_key", None),
+        "a secret key": ENV_SECRET_KEY.get() or config_obj.get("api.credentials.secret_key", None),
+    }
+    lacking = [what for what, value in keys.items() if not value]
+    if len(lacking) == 1 and not ENV_AUTH_TOKEN.get():
+        raise NotConfigured(
+            f"ClearML's configuration lacks {lacking[0]}.",
+            "Set api.credentials in clearml.conf, or CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
+        )
+    method = ENV_API_DEFAULT_REQ_METHOD.get() or config_obj.get("api.http.default_method", None) or "POST"
+    method = str(method).strip().upper()
+    if method not in _METHODS:
+        raise NotConfigured(
+            f"{method} is no method that ClearML's API takes.",
+            "Set api.http.default_method in clearml.conf to POST or GET.",
+        )
+    try:
+        session = BoundedSession(patiently.seconds, method)
+        session.get_decoded_token(session.raw_token or b"")
+        return session
+    except MissingConfigError as cause:
+        raise NotConfigured(
+            "ClearML is not configured: there are no credentials.",
+            "Run 'clearml-init', or set CLEARML_API_HOST, CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
+        ) from cause
+    except (LoginError, ValueError, jwt.PyJWTError) as error:
+        raise not_the_api(host) from error
+
+
+def log_to_stderr() -> None:
+    """Move the SDK's log from stdout, which is for what the user asked for, and keep passwords out of it."""
+    LoggerRoot.get_base_logger()  # or it is made at the first word, and writes to stdout
+    for handler in _handlers(logging.getLogger("clearml")):
+        handler.addFilter(_published)
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(sys.stderr)
+
+
+def _published(record: logging.LogRecord) -> bool:
+    record.msg, record.args = public(record.getMessage()), ()
+    return True
+
+
+def _handlers(logger: logging.Logger) -> Iterator[logging.Handler]:
+    yield from logger.handlers
+    for name in list(logging.Logger.manager.loggerDict):
+        child = logging.getLogger(name)
+        if name.startswith(logger.name + "."):
+            yield from child.handlers
