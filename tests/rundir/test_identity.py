@@ -21,7 +21,7 @@ from test_scan import WROTE, put, run_of, training
 from test_two_at_once import beside
 from uploading import fails, upload
 
-from yolo_clearml.rundir.identity import UNTOLD, differ, first_rows, run_key
+from yolo_clearml.rundir.identity import NO_DIGEST, differ, first_rows, run_key
 from yolo_clearml.server.destination import RUNTIME_DESTINATION
 from yolo_clearml.sync.ledger import LEDGER_NAME
 from yolo_clearml.sync.outcomes import Delivered, Outcome, UpToDate
@@ -172,7 +172,7 @@ def test_digests_of_rows(tmp_path: Path) -> None:
     assert all(not differ(a, b) for a, b in itertools.combinations(known, 2))
     write_rows(path, [*OLD_ROWS[:2], shifted(OLD_ROWS[1], 0.5), OLD_ROWS[2]])
     run = run_of(path)
-    assert (UNTOLD, frozenset({2}), frozenset({1})) == (
+    assert (NO_DIGEST, frozenset({2}), frozenset({1})) == (
         first_rows(run)[1],
         run.repeated,
         planned(path).unsure,

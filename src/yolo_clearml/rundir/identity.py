@@ -45,7 +45,7 @@ _LEFT_ALONE = (
     *("flipud", "fliplr"),
 )
 _ROWS = 4  # that a task carries a digest of; a training that is another one differs in the second
-UNTOLD = "-"  # in place of the digest of a row that is not there, or there twice
+NO_DIGEST = "-"  # in place of the digest of a row that is not there, or there twice
 
 
 def run_key(run: Run) -> str:
@@ -90,10 +90,10 @@ def first_rows(run: Run) -> tuple[str, ...]:
     digests = [hashlib.sha256(repr(v).encode()).hexdigest()[:8] for v in values.values()]
     by_iteration = dict(zip(values, digests, strict=True))
     last = min(max(by_iteration, default=-1), _ROWS - 1)
-    return tuple(by_iteration.get(iteration, UNTOLD) for iteration in range(last + 1))
+    return tuple(by_iteration.get(iteration, NO_DIGEST) for iteration in range(last + 1))
 
 
 def differ(here: Sequence[str], there: Sequence[str]) -> bool:
     """Return whether two runs of one key are two trainings, by the digests of their first rows."""
     pairs = zip(here, there, strict=False)
-    return any(a != b for a, b in pairs if UNTOLD not in (a, b))
+    return any(a != b for a, b in pairs if NO_DIGEST not in (a, b))

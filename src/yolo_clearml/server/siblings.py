@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..events import Plan, Scalar
-from ..rundir.identity import UNTOLD, differ
+from ..rundir.identity import NO_DIGEST, differ
 from .api import Api
 from .payloads import Json
 from .reader import curves
@@ -70,7 +70,7 @@ def _rows_of(task: Json) -> tuple[str, ...]:
 def _contradicts(api: Api, plan: Plan, task: Json) -> bool:
     """Check whether a task holds another value at an iteration of the run; for the first the key vouches."""
     pairs = zip(plan.first_rows, _rows_of(task), strict=False)
-    vouched = {iteration for iteration, pair in enumerate(pairs) if UNTOLD not in pair}
+    vouched = {iteration for iteration, pair in enumerate(pairs) if NO_DIGEST not in pair}
     asked = [point for point in _distinguishing(plan) if point.iteration not in vouched]
     if not asked or task["status"] == "created":
         return False
