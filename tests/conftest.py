@@ -117,6 +117,12 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ClearMLD
 
 
 @pytest.fixture
+def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody be waited for who is about to tell: in these tests the other has told, or is held."""
+    monkeypatch.setattr("yolo_clearml.server.adoption._FLUSH", 0.01)
+
+
+@pytest.fixture
 def small_run(make_run: MakeRun) -> Path:
     """Give a finished run with one of each kind of report, so that every step occurs and few twice."""
     run = make_run("v8.4.190-detect")
