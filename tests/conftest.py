@@ -8,12 +8,15 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from double import ClearMLDouble
 from hypothesis import is_hypothesis_test, settings
+
+from yolo_clearml.events import DrawnPlot
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -102,8 +105,21 @@ def make_run(tmp_path: Path) -> MakeRun:
     return make
 
 
+@lru_cache
+def _drawn(plot: DrawnPlot) -> bytes:
+    from yolo_clearml.replay.figures import draw_results
+
+    return draw_results(plot)
+
+
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ClearMLDouble]:
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the same figure once in this process, which takes a second: each time it is the same bytes."""
+    monkeypatch.setattr("yolo_clearml.server.delivery.draw_results", _drawn)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drawn_once: None) -> Iterator[ClearMLDouble]:
     """Give a ClearML server that the environment of this process names, and nothing of the user's."""
     for name in list(os.environ):
         if name.startswith(("CLEARML_", "TRAINS_", "YOLO_CLEARML_")):
@@ -114,6 +130,12 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ClearMLD
         for name, value in server.environ.items():
             monkeypatch.setenv(name, value)
         yield server
+
+
+@pytest.fixture
+def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody be waited for who is about to tell: in these tests the other has told, or is held."""
+    monkeypatch.setattr("yolo_clearml.server.adoption._FLUSH", 0.01)
 
 
 @pytest.fixture

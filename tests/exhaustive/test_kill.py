@@ -31,6 +31,7 @@ from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, UpToDate
 from yolo_clearml.sync.work import Aim
 
+pytestmark = pytest.mark.usefixtures("told_at_once")
 # -- what is done, and to what ----------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from uploading import end_state, fails, upload
 from yolo_clearml.sync.ledger import LEDGER_NAME
 from yolo_clearml.sync.outcomes import Delivered, UpToDate
 
+pytestmark = pytest.mark.usefixtures("told_at_once")
 DETECT = "v8.4.190-detect"
 PARTS = looks(DETECT)
 DAY = 86400.0  # seconds

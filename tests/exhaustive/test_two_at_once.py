@@ -27,6 +27,7 @@ from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.sync.work import Aim
 
+pytestmark = pytest.mark.usefixtures("told_at_once")
 _LONG = 60  # seconds; no test waits so long, but for one that fails
 
 

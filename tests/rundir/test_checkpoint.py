@@ -464,9 +464,9 @@ def test_modules_that_share_their_parts(tmp_path: Path) -> None:
     another = b"cx\ny\n)\x81" + mapping({"_parameters": b"h\xf4", "_modules": b"}"}) + b"b"
     network = module({}, {"first": first, **dict.fromkeys(map(str, range(50_000)), another)})
     path = write(tmp_path, root(model=network))
-    start = time.monotonic()
+    start = time.process_time()
     assert read_checkpoint(path).parameters == 3
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_giant_integer(tmp_path: Path) -> None:

@@ -512,6 +512,7 @@ def test_files_are_never_said_to_be_there_when_one_is_not(server: ClearMLDouble,
     assert ({}, {}, {}) == (server.images(task), server.plots(task), server.models)
 
 
+@pytest.mark.usefixtures("told_at_once")
 def test_two_uploaders_that_race_end_with_one_task(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Copies on two machines, neither sees the other's task in time: the older stays, the other goes."""
     one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-killed", "copy")
