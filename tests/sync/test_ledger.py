@@ -7,11 +7,13 @@ import errno
 import json
 import multiprocessing
 import os
+import pwd
 import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import filelock
 import pytest
@@ -842,6 +844,29 @@ def test_without_a_word_of_the_user_it_is_in_their_own_state_directory(
     finally:
         ledger_module._folder_named.cache_clear()
     assert ("yolo-clearml", FULL) == (file.parent.name, load(run))
+
+
+def test_a_user_without_a_home_keeps_the_ledger_at_the_run(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No HOME, and a number that the system has no name for, as under ``docker run --user``."""
+
+    def nobody(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    for name in ("YOLO_CLEARML_STATE_DIR", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    ledger_module._folder_named.cache_clear()
+    try:
+        save(run, FULL)
+        assert FULL == load(run)
+        ReadOnly(monkeypatch, run, errno.EROFS)
+        with pytest.raises(LedgerUnwritable) as caught, FileLedgers().hold(run):
+            pass
+    finally:
+        ledger_module._folder_named.cache_clear()
+    assert "YOLO_CLEARML_STATE_DIR" in caught.value.hint
 
 
 def test_nowhere_to_write_is_said_with_a_way_out(

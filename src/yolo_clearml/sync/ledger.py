@@ -354,7 +354,12 @@ def _state_folder() -> Path:
 
 @lru_cache
 def _folder_named(chosen: str | None) -> Path:
-    return Path(chosen) if chosen else user_state_path("yolo-clearml")
+    if chosen:
+        return Path(chosen)
+    try:
+        return user_state_path("yolo-clearml")
+    except RuntimeError:  # a user without a home, as a bare number has none
+        return Path(os.devnull) / "yolo-clearml"  # takes no file: that is said once one is needed
 
 
 def _state_path(run: Path) -> Path:
