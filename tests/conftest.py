@@ -115,7 +115,7 @@ def _drawn(plot: DrawnPlot) -> bytes:
 @pytest.fixture
 def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the same figure once in this process, which takes a second: each time it is the same bytes."""
-    monkeypatch.setattr("yolo_clearml.server.delivery.draw_results", _drawn)
+    monkeypatch.setattr("yolo_clearml.server.uploads.draw_results", _drawn)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drawn_once: None) ->
 @pytest.fixture
 def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody be waited for who is about to tell: in these tests the other has told, or is held."""
-    monkeypatch.setattr("yolo_clearml.server.adoption._FLUSH", 0.01)
+    monkeypatch.setattr("yolo_clearml.server.recognition._FLUSH", 0.01)
 
 
 @pytest.fixture

@@ -213,3 +213,20 @@ def test_a_pointer_in_place_of_one_picture_of_a_live_run_changes_nothing(tmp_pat
     (path / "labels.jpg").write_text(POINTER)
     run = run_of(path, (path / "labels.jpg").stat().st_mtime + 10)
     assert (RunState.LIVE, {"labels.jpg"}) == (run.state, set(run.places))
+
+
+def test_a_last_line_without_its_end_is_named(run_cli: Run, server: ClearMLDouble, make_run: MakeRun) -> None:
+    """An editor took it, or a copy stopped within a number: it is not reported, and not in silence."""
+    run = make_run("v8.4.190-detect-noplots")
+    table = run / "results.csv"
+    times = (table.stat().st_atime_ns, table.stat().st_mtime_ns)
+    table.write_bytes(table.read_bytes().removesuffix(b"\n"))
+    os.utime(table, ns=times)
+    ended = run_cli("upload", run)
+    assert "The last line of results.csv has no line end, so it may be cut short" in ended.err
+    line = json.loads(run_cli("upload", "--force", "--json", run).out)
+    assert "the last line of results.csv, which has no end and may be cut short" in line["missing"]
+    assert 2 == line["epochs"]
+    with table.open("ab") as file:
+        file.write(b"\n")
+    assert 3 == json.loads(run_cli("upload", "--json", run).out)["epochs"]

@@ -290,3 +290,15 @@ def test_what_is_no_folder_is_wrong_usage(run_cli: Run, run: Path, tmp_path: Pat
         ended = run_cli(command, "--follow-links", given, run)
         assert (2, "") == (ended.status, ended.out)
         assert "--follow-links" in ended.err
+
+
+def test_a_link_that_is_not_followed_any_more_is_why_it_holds_less(
+    run_cli: Run, server: ClearMLDouble, run: Path, store: Path
+) -> None:
+    """And not a reason to make a twin with --new."""
+    move(run / "weights", store)
+    assert 0 == run_cli("upload", "--follow-links", store, run).status
+    ended = run_cli("upload", run)
+    assert "--follow-links DIR follows it" in ended.err
+    assert "--new" not in ended.err
+    assert 1 == len(server.tasks)

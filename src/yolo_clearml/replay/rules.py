@@ -90,6 +90,13 @@ def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
         draft.missing.append(
             f"{run.earlier_rows} rows of an earlier training at the top of the same results.csv"
         )
+    if run.table.unfinished and run.state is not RunState.LIVE:
+        # an editor may have taken its end, or a kill or a copy the last digits of it: nothing shows which
+        draft.missing.append("the last line of results.csv, which has no end and may be cut short")
+        draft.notes.append(
+            "The last line of results.csv has no line end, so it may be cut short and is not reported;"
+            " add one if the line is whole."
+        )
     if run.table.malformed:
         lines = ", ".join(map(str, run.table.malformed[:10]))
         draft.missing.append(f"{len(run.table.malformed)} unreadable lines of results.csv (line {lines})")

@@ -7,7 +7,7 @@ releases; a byte order mark and CRLF line ends, as spreadsheets leave them, chan
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _CELL = r"\s*[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf)\s*"  # a number, padded or not
 _NUMBERS = re.compile(f"{_CELL}(?:,{_CELL})*", re.ASCII | re.IGNORECASE)
@@ -44,6 +44,7 @@ class Table:
     rows: tuple[Row, ...] = ()
     malformed: tuple[int, ...] = ()  # one-based; at most a thousand are named
     misfits: tuple[Misfit, ...] = ()  # those of the malformed ones that may be another training's
+    unfinished: bool = False  # a last line without its end, which is no row
 
     def column(self, name: str) -> tuple[float, ...] | None:
         """Give the values of one column, a number per row; None where there is no such column."""
@@ -60,7 +61,7 @@ def parse(data: bytes) -> Table:
     is no row of the header's shape is counted in ``malformed`` and read over. Without a header that starts
     with ``epoch`` the table has no columns. Raises nothing.
     """
-    lines = data.split(b"\n")[:-1]
+    *lines, rest = data.split(b"\n")
     columns = _header(lines[0]) if lines else None
     if columns is None:
         return Table(malformed=(1,) if lines else ())
@@ -77,7 +78,7 @@ def parse(data: bytes) -> Table:
             other = _row(line, cells) if cells <= _MOST_COLUMNS else None
             if other is not None:
                 misfits.append(Misfit(number, other.epoch, cells, len(rows)))
-    return Table(columns[1:], tuple(rows), tuple(malformed), tuple(misfits))
+    return Table(columns[1:], tuple(rows), tuple(malformed), tuple(misfits), bool(rest.strip()))
 
 
 def last_stretch(table: Table) -> tuple[Table, int]:
@@ -94,7 +95,8 @@ def last_stretch(table: Table) -> tuple[Table, int]:
     before = {misfit.line for misfit in table.misfits if 0 < misfit.after <= start}
     malformed = tuple(line for line in table.malformed if line not in before)
     misfits = tuple(misfit for misfit in table.misfits if misfit.line not in before)
-    return Table(table.columns, table.rows[start:], malformed, misfits), start + len(before)
+    stretch = replace(table, rows=table.rows[start:], malformed=malformed, misfits=misfits)
+    return stretch, start + len(before)
 
 
 def of_other_columns(table: Table) -> tuple[Misfit, ...]:
@@ -113,7 +115,7 @@ def of_other_columns(table: Table) -> tuple[Misfit, ...]:
 def latest_rows(table: Table) -> Table:
     """Keep one row per epoch, the last: a run killed before its checkpoint repeats an epoch on resume."""
     latest = {row.epoch: row for row in table.rows}
-    return Table(table.columns, tuple(latest[epoch] for epoch in sorted(latest)), table.malformed)
+    return replace(table, rows=tuple(latest[epoch] for epoch in sorted(latest)), misfits=())
 
 
 def _header(line: bytes) -> tuple[str, ...] | None:

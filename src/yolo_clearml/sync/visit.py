@@ -68,6 +68,7 @@ class _SoFar:
         None  # what is to be reported of files that the run has and nobody may read
     )
     revived: bool = False  # as in Delivered
+    links: tuple[str, ...] = ()  # files that are links or pointers, in sentences
 
 
 def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]:
@@ -76,7 +77,8 @@ def visit(path: Path, work: Work, keep_alive: bool = False) -> Iterator[Outcome]
     try:
         outcome = yield from _visited(path, work, keep_alive, so_far)
     except HoldsLess as less:
-        outcome = Skipped(path, str(less), less.hint)
+        # with what is behind a link it may hold all of it
+        outcome = Skipped(path, str(less), " ".join(so_far.links) or less.hint)
         if so_far.unread is not None:
             outcome = _failed(path, so_far.unread, so_far)  # it may hold less for that alone
     except YoloClearmlError as error:
@@ -150,12 +152,13 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
     if not work.new and work.task_id is None:
         planned, so_far.notes = _as_made(planned, ledger, work.wishes)
     so_far.facts = facts_of(run, planned, work.wishes)
+    so_far.links = tuple(notes(run.places))
     unread, live = unreadable(path, run.places), run.state is RunState.LIVE
     if unread is not None and live:  # which is looked at again anyway, and must be kept alive
         so_far.notes += (f"{unread} {unread.hint}",)
     else:
         so_far.unread = unread
-    return _Looked(planned, settled, live, run.again, tuple(notes(run.places)))
+    return _Looked(planned, settled, live, run.again, so_far.links)
 
 
 def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
