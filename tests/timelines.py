@@ -220,7 +220,7 @@ class Watch:
     jobs: int = 1
     stale_after: float | None = None
     once: bool = False
-    timeout: float = 2.0  # seconds, for the server's answers
+    timeout: float = 20.0  # seconds, for the server's answers: a machine may be busy
     asked: list[float] = field(default_factory=list)  # when it tried a server that was away
     ended: bool = False  # by itself
     _stop: threading.Event = field(default_factory=threading.Event)

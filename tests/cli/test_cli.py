@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -23,7 +24,7 @@ from zipfile import ZipFile
 
 import pytest
 import typer.main
-from conftest import MakeRun
+from conftest import MakeRun, one_in, sampled
 from double import ClearMLDouble, Hang, Status
 from typer.testing import CliRunner
 
@@ -217,8 +218,12 @@ def test_a_locale_without_the_letters_of_a_name(server: ClearMLDouble, small: Pa
     assert ended.stdout.startswith(rb"l\xe4ufe: would send ")
 
 
-@pytest.mark.parametrize("options", [["--json"], [], ["--json", "--dry-run"]])
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    ("options", "closed"),
+    sampled(
+        itertools.product([["--json"], [], ["--json", "--dry-run"]], [">&-", "2>&-", ">&- 2>&-"]), one_in(4)
+    ),
+)
 def test_a_closed_stream_is_as_good_as_devnull(
     server: ClearMLDouble, small: Path, options: list[str], closed: str
 ) -> None:

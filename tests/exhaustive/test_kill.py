@@ -21,7 +21,8 @@ from conftest import FEW_AND_EVERY, Doubles, chosen, numbers, sampled
 from double import ClearMLDouble
 from killing import WHEN, Abandoned, hidden, killed_at_request, killed_at_step
 from test_cli import COMMAND
-from uploading import end_state, fails, upload
+from uploading import end_state, fails
+from uploading import upload as upload_soon
 
 from yolo_clearml.cli.metrics import Metrics
 from yolo_clearml.errors import LedgerUnwritable
@@ -32,6 +33,7 @@ from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, UpToDate
 from yolo_clearml.sync.work import Aim
 
 pytestmark = pytest.mark.usefixtures("told_at_once")
+upload = functools.partial(upload_soon, timeout=20.0)  # a machine may be busy
 # -- what is done, and to what ----------------------------------------------------------------------------
 
 

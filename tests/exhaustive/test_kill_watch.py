@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from pathlib import Path
@@ -13,12 +14,14 @@ from double import ClearMLDouble
 from killing import WHEN, hidden, killed_at_request, killed_at_step
 from test_watch import comparable
 from timelines import Clock, Step, Watch, looks, put
-from uploading import end_state, fails, upload
+from uploading import end_state, fails
+from uploading import upload as upload_soon
 
 from yolo_clearml.sync.ledger import LEDGER_NAME
 from yolo_clearml.sync.outcomes import Delivered, UpToDate
 
 pytestmark = pytest.mark.usefixtures("told_at_once")
+upload = functools.partial(upload_soon, timeout=20.0)  # a machine may be busy
 DETECT = "v8.4.190-detect"
 PARTS = looks(DETECT)
 DAY = 86400.0  # seconds

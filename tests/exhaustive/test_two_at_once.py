@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from test_kill import Case, nothing, redraw, told, told_and_changed, told_and_lo
 from test_watch import comparable
 from timelines import Clock, Watch, looks, put
 from uploading import end_state as whole_state
-from uploading import fails, upload
+from uploading import fails
+from uploading import upload as upload_soon
 
 from yolo_clearml.errors import OurFault, RunBusy
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
@@ -29,6 +31,7 @@ from yolo_clearml.sync.work import Aim
 
 pytestmark = pytest.mark.usefixtures("told_at_once")
 _LONG = 60  # seconds; no test waits so long, but for one that fails
+upload = partial(upload_soon, timeout=_LONG)  # one is held for as long as the other takes
 
 
 def end_state(server: ClearMLDouble) -> dict[str, Any]:
@@ -150,7 +153,7 @@ def test_beside_an_upload_of_the_same_directory(
     (small_run / LEDGER_NAME).unlink()
     for number in numbers(every, 3, 11):
         with doubles() as double:
-            watch = Watch(Clock(long_after()))
+            watch = Watch(Clock(long_after()), timeout=_LONG)
             others = {
                 "upload": lambda: upload([small_run]),
                 "watch": lambda: watch.see(small_run),  # noqa: B023  called in this turn
@@ -213,7 +216,7 @@ class Growing:
 
     def __init__(self, run: Path) -> None:
         self.run, self.parts, self._clock = run, 0, Clock(0.0)
-        self._watch = Watch(self._clock)
+        self._watch = Watch(self._clock, timeout=_LONG)
 
     def grow(self, to: int) -> list[Outcome]:
         """Let it grow to so many parts."""

@@ -362,6 +362,7 @@ def _both(both: tuple[list[Outcome], list[Outcome]] | None) -> Iterator[Outcome]
         yield from outcomes
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("when", WHEN)
 def test_killed_at_any_request_two_trainings_are_two_tasks(
     doubles: Doubles, tmp_path: Path, when: str

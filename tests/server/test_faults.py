@@ -471,7 +471,7 @@ def test_a_fault_of_ours_over_one_run_does_not_stop_the_others(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever nobody foresaw is that run's failure, with status 1."""
-    from yolo_clearml.sync import engine
+    from yolo_clearml.sync import visit
 
     one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-noplots")
 
@@ -480,7 +480,7 @@ def test_a_fault_of_ours_over_one_run_does_not_stop_the_others(
             raise KeyError("unforeseen")
         return plan(run, wishes)
 
-    monkeypatch.setattr(engine, "plan", plan_or_fail)
+    monkeypatch.setattr(visit, "plan", plan_or_fail)
     outcomes = upload([one, two])
     (failed,) = (outcome for outcome in outcomes if isinstance(outcome, Failed))
     assert (one, Exit.OURS) == (failed.run, failed.error.status)

@@ -13,7 +13,7 @@ from test_scan import put, training
 
 from yolo_clearml.errors import Exit, YoloClearmlError
 from yolo_clearml.server.exchange import public_address
-from yolo_clearml.sync import engine
+from yolo_clearml.sync import visit
 from yolo_clearml.sync.ledger import LEDGER_NAME
 
 __all__ = ["run_cli"]  # a fixture
@@ -123,7 +123,7 @@ def test_a_fault_of_ours_is_told_without_addresses_logins(
     def fail(*_: object) -> None:
         raise RuntimeError(f"cannot send to {at_login(server.api_url)}/x?token={SECRET_VALUE}")
 
-    monkeypatch.setattr(engine, "plan", fail)
+    monkeypatch.setattr(visit, "plan", fail)
     ended = run_cli("upload", run)
     assert Exit.OURS == ended.status
     assert "Traceback" in ended.err

@@ -32,7 +32,7 @@ from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
 
 _REFUSED = 0.05  # seconds that a server is waited for that refuses at once
-_ANSWERED = 2.0  # seconds that one is waited for that may be slow today
+_ANSWERED = 20.0  # seconds that one is waited for that may be slow today
 FINISHED = ["v8.0.220-detect", "v8.4.190-detect", "v8.4.190-segment"]
 KILLED, RESUMED = "v8.4.190-detect-killed", "v8.4.190-detect-resumed"
 LATER = 2400.0  # seconds between a death and the resume: enough to be taken for dead
