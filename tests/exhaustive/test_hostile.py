@@ -185,6 +185,7 @@ def test_hostile_runs_are_uploaded_and_verified(
     assert count == len(server.requests)
 
 
+@pytest.mark.exhaustive
 def test_hostile_runs_are_watched(
     run_cli: Run, server: ClearMLDouble, tree: dict[Path, Hostile], made: tuple[Path, object]
 ) -> None:

@@ -189,6 +189,7 @@ def run(index: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
 
 
+@pytest.mark.exhaustive
 def test_the_command_says_which_release_changed_what(tmp_path: Path) -> None:
     """Through pip itself, for a range and up to the newest; status 1 where something changed."""
     for patch in range(6):

@@ -120,6 +120,7 @@ def test_dead_links_are_filled(server: ClearMLDouble, make_run: MakeRun) -> None
     assert (2, 3) == (outcome.events, outcome.files)
 
 
+@pytest.mark.exhaustive
 def test_a_task_told_by_the_sdk_itself(server: ClearMLDouble, make_run: MakeRun, tmp_path: Path) -> None:
     """The stock SDK's own objects, as the callback calls them: recognised, and nothing is sent twice."""
     run = make_run(DETECT)

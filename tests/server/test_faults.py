@@ -81,7 +81,9 @@ def status_of(outcomes: list[Outcome]) -> Exit:
 
 
 @pytest.mark.parametrize(
-    "kind", PASSING, ids=lambda kind: f"{type(kind).__name__}{getattr(kind, 'code', '')}"
+    "kind",
+    sampled(PASSING, one_in(4)),
+    ids=lambda kind: f"{type(kind).__name__}{getattr(kind, 'code', '')}",
 )
 def test_a_fault_that_passes_leaves_no_trace(
     server: ClearMLDouble, run: Path, wanted: dict[str, Any], kind: Any

@@ -28,6 +28,7 @@ from timelines import Clock, Step, Watch, digests, put, renamed, replayed, timel
 from uploading import end_state, fails, upload
 
 from yolo_clearml.events import STATUS
+from yolo_clearml.server.destination import RUNTIME_DESTINATION
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
 
@@ -496,12 +497,15 @@ def test_a_task_that_a_person_aborted_is_left_alone_until_it_is_reset(
     Api(2.0).call("tasks.reset", {"task": task["id"], "force": True})
     assert [] == fails(list(watch.outcomes(601)))
     assert [task["id"]] == list(server.tasks)
+    # of a draft, which a reset makes of it, a person may have chosen where its model goes
+    server.tasks[task["id"]]["runtime"][RUNTIME_DESTINATION] = server.files_url
     assert_as_uploaded(server, monkeypatch, run)
 
 
 # -- the server is away -----------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_the_server_is_away_while_a_run_grows(
     server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -591,6 +595,7 @@ def test_only_the_file_server_is_away(
 # -- many runs --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_many_runs_at_once(server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Six trainings grow side by side, four are visited at a time: each its own task, all complete."""
     trainings = {
