@@ -66,7 +66,7 @@ Include = Annotated[
         _WHICH,
         "--include",
         metavar="GLOB",
-        help="Only runs whose path below PATH fits a pattern as in .gitignore; repeat for more."
+        help="Only runs whose path below the given folder fits a pattern as in .gitignore; repeat for more."
         " Default: every run.",
     ),
 ]
@@ -76,7 +76,7 @@ Exclude = Annotated[
         _WHICH,
         "--exclude",
         metavar="GLOB",
-        help="No runs whose path below PATH fits a pattern as in .gitignore; repeat for more."
+        help="No runs whose path below the given folder fits a pattern as in .gitignore; repeat for more."
         " Default: none is left out.",
     ),
 ]

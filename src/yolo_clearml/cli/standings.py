@@ -172,7 +172,8 @@ def _cells(standing: Standing, folder: str) -> tuple[str, ...]:
             pending = "verified" if standing.verified else "up to date" + "?" * standing.unsure
             pending += without(facts)
         case Pending():
-            pending = f"{standing.pending} pending" if standing.pending else "to be completed"
+            end = "to be opened again" if facts.state is RunState.LIVE else "to be completed"
+            pending = f"{standing.pending} pending" if standing.pending else end
             pending = (pending if standing.task_id else "not there yet") + without(facts)
         case Skipped():
             pending = printable(f"none: it {standing.reason}")

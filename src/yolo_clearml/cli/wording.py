@@ -66,7 +66,9 @@ def write_line(stream: TextIO, line: str) -> None:
 
 
 def sent_text(outcome: Delivered | Failed) -> str:
-    """Write what was sent: 89 events, 14 files (1.5 MB)."""
+    """Write what was sent: 89 events, 14 files (1.5 MB); or that it was only what is no event."""
+    if not outcome.events and not outcome.files:
+        return "parameters or the task's status"
     files = f", {counted(outcome.files, 'file')} ({size_text(outcome.size)})" if outcome.files else ""
     return f"{counted(outcome.events, 'event')}{files}"
 

@@ -56,7 +56,9 @@ def read_arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]
             )
         loaded = yaml.load(data, Loader=_PlainLoader)  # noqa: S506  a safe loader, made safer
     except FileNotFoundError as cause:
-        raise RunUnreadable(f"{path / name} is missing.", hint) from cause
+        raise RunUnreadable(
+            f"{path / name} is missing.", f"{hint} What is no run can be left out with --exclude."
+        ) from cause
     except (
         # what the YAML library raises over values that are not what their tags state
         *(yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError),
