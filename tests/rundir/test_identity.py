@@ -108,7 +108,7 @@ def test_a_resume_of_an_old_release_keeps_the_key(make_run: MakeRun, name: str) 
     path = make_run(name)
     key = run_key(run_of(path, long_after()))
     place = path / "weights" / "last.pt"
-    edit(path, model=place, resume=place, batch=8, imgsz=96, device=1, close_mosaic=3, data="/tmp/other.yaml")
+    edit(path, model=place, resume=place, batch=8, imgsz=96, device=1, close_mosaic=3, data="other.yaml")
     edit(path, workers=2, rect="true", warmup_bias_lr=0.0, mosaic=0.0, mixup=0.0, copy_paste=0.0, half="true")
     assert key == run_key(run_of(path, long_after()))
     edit(path, project="mine", exist_ok="true", plots="false", save_period=5)  # and a person
