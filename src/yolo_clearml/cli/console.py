@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from typing_extensions import assert_never
 
@@ -25,12 +25,10 @@ from ..sync.outcomes import (
     UpToDate,
 )
 from ..sync.sinks import RecordingSink
+from ..sync.verdict import Verdict
 from .plan_text import plan_json, plan_lines
 from .terminal import Terminal
 from .wording import counted, mending, printable, proof_text, sent_text, shown_path, without, write_line
-
-if TYPE_CHECKING:
-    from ..sync.verdict import Verdict
 
 _MOST_DIFFERENCES = 20  # of a run, that are spelled out
 _UNSURE = "it was sent under another configuration of ClearML"

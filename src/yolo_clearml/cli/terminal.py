@@ -16,10 +16,8 @@ from typing_extensions import assert_never
 
 from ..events import RunState
 from ..sync.outcomes import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
+from ..sync.verdict import Verdict
 from .wording import counted, mending, printable, proof_text, shown_path, size_text, without
-
-if TYPE_CHECKING:
-    from ..sync.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

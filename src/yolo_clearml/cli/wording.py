@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from ..errors import Exit, YoloClearmlError
 from ..sync.outcomes import Delivered, Facts, Failed
-
-if TYPE_CHECKING:
-    from ..sync.verdict import Verdict
+from ..sync.verdict import Verdict
 
 
 def size_text(size: int) -> str:

@@ -61,9 +61,7 @@ class Content:
     """What distinguishes the bytes of one file from others."""
 
     size: int  # bytes
-    sha256: (
-        str  # hex digits; "" where reading stopped because the file is larger than what it is held against
-    )
+    sha256: str  # hex digits; "" where reading stopped, for it is larger than what it is held against
     head: bytes  # its first 8 bytes
     tail: bytes  # its last 8 bytes
 

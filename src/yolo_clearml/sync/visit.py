@@ -7,7 +7,6 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import (
     HoldsLess,
@@ -27,10 +26,8 @@ from ..rundir.scan import scan
 from .ledger import Held, Ledger, settled_stamp
 from .outcomes import Delivered, Facts, Failed, Outcome, Pending, Progress, Skipped, Started, UpToDate
 from .sinks import Acknowledged, Noted, Prover, Reminder, Revived, Sent, acknowledged
+from .verdict import Verdict
 from .work import Aim, Live, Work
-
-if TYPE_CHECKING:
-    from .verdict import Verdict
 
 _CURVE = 16  # values; as many characters of a line
 
@@ -64,9 +61,7 @@ class _SoFar:
     files: int = 0
     size: int = 0  # bytes of files
     notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
-    unread: RunUnreadable | None = (
-        None  # what is to be reported of files that the run has and nobody may read
-    )
+    unread: RunUnreadable | None = None  # of files that the run has and nobody may read
     revived: bool = False  # as in Delivered
     links: tuple[str, ...] = ()  # files that are links or pointers, in sentences
 
