@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .errors import YoloClearmlError
     from .events import Plan, Report, RunState
     from .library import Options, plan_run, read_run, status, upload, verify, watch
-    from .rundir.choice import Choice
+    from .rundir.choice import Choice, Shard
     from .rundir.finding import find_runs
     from .rundir.run import NotARun, Run
     from .sync.outcomes import (
@@ -47,6 +47,7 @@ __all__ = [
     "Report",
     "Run",
     "RunState",
+    "Shard",
     "Skipped",
     "Started",
     "UpToDate",
@@ -64,7 +65,7 @@ _HOMES = {
     "errors": ("YoloClearmlError",),
     "events": ("Plan", "Report", "RunState"),
     "library": ("Options", "plan_run", "read_run", "status", "upload", "verify", "watch"),
-    "rundir.choice": ("Choice",),
+    "rundir.choice": ("Choice", "Shard"),
     "rundir.finding": ("find_runs",),
     "rundir.run": ("NotARun", "Run"),
     "sync.outcomes": (

@@ -181,7 +181,7 @@ def watch(
     # whatever comes, it will need the sink; when what is there was looked at, there is time for that
     agenda = Agenda(work.sink.renew, stop, once, idle=work.sink.begin)
     with Lookout(list(roots), agenda, say, stop, poll, choice, follow=work.follow):
-        if not agenda.open_runs:
+        if not (agenda.open_runs or (once and agenda.elsewhere)):
             say("There is no run yet; waiting for the first.")
         yield from follow(agenda, work, options.jobs, stop)
 

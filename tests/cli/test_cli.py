@@ -31,6 +31,7 @@ from typer.testing import CliRunner
 from yolo_clearml import __version__
 from yolo_clearml.cli import app as cli
 from yolo_clearml.errors import Exit
+from yolo_clearml.rundir.choice import Shard
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 
 OPTIONS = {
@@ -50,6 +51,7 @@ OPTIONS = {
     "--jobs",
     "--include",
     "--exclude",
+    "--shard",
     "--stale-after",
     "--timeout",
     "--json",
@@ -605,6 +607,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "--metrics": ("file.prom", Path("file.prom")),
     "--include": ("a* b", ["a*", "b"]),
     "--exclude": ("a* b", ["a*", "b"]),
+    "--shard": ("2/4", Shard(2, 4)),
     "--jobs": ("7", 7),
     "--follow-links": ("/usr:/dev", [Path("/usr"), Path("/dev")]),
     "--stale-after": ("60", 60.0),

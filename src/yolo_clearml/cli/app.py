@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,7 +21,7 @@ import typer
 from .. import __version__, library
 from ..errors import Exit, OurFault, UsageError, YoloClearmlError, public
 from ..library import Options, require
-from ..rundir.choice import EVERY_RUN, Choice
+from ..rundir.choice import Choice
 from ..rundir.finding import Found, find_runs
 from ..rundir.run import NotARun
 from ..sync.outcomes import Delivered, Failed, Outcome, Progress, Started, UpToDate
@@ -45,6 +45,7 @@ from .options import (
     Offline,
     Once,
     OutputUri,
+    Part,
     Paths,
     PendingOnly,
     Poll,
@@ -133,6 +134,7 @@ def upload(
     jobs: Jobs = 4,
     include: Include = None,
     exclude: Exclude = None,
+    shard: Part = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
@@ -182,6 +184,7 @@ def watch(
     jobs: Jobs = 4,
     include: Include = None,
     exclude: Exclude = None,
+    shard: Part = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     poll: Poll = None,
@@ -217,6 +220,7 @@ def status(
     rules: Rules = None,
     include: Include = None,
     exclude: Exclude = None,
+    shard: Part = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     as_json: AsJson = False,
@@ -256,6 +260,7 @@ def verify_runs(
     jobs: Jobs = 4,
     include: Include = None,
     exclude: Exclude = None,
+    shard: Part = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
@@ -282,7 +287,7 @@ def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     given |= {"tags": tuple(given.get("tags") or ()) or None}
     given |= {"follow_links": tuple(given["follow_links"] or ())}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
-    return Options(**given), Choice(tuple(include), tuple(exclude))
+    return Options(**given), Choice(tuple(include), tuple(exclude), arguments["shard"])
 
 
 @contextlib.contextmanager
@@ -362,16 +367,26 @@ def _print_traceback(fault: BaseException) -> None:
 
 def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading.Event) -> list[Found]:
     """Look for runs; raises UsageError where there is none, or several for an option that is for one."""
+    require(
+        not (alone and choice.shard),
+        f"{alone} and --shard cannot be had together.",
+        f"{alone} is for one run, --shard or YOLO_CLEARML_SHARD for a part of many: leave one of them out.",
+    )
     found: list[Found] = []
     for item in find_runs(paths, choice):
         found.append(item)
         if stop.is_set():
             return found
+    if choice.shard is not None and all(isinstance(item, NotARun) for item in found):
+        everything = list(find_runs(paths, replace(choice, shard=None)))
+        if not all(isinstance(item, NotARun) for item in everything):
+            return found  # this part is empty, and that is no mistake
+        found = everything
     runs = [item for item in found if not isinstance(item, NotARun)]
     if not runs:
         reasons = "".join(f" {item.path} {item.reason}." for item in found[:5] if isinstance(item, NotARun))
         where = ", ".join(map(str, paths))
-        if choice != EVERY_RUN:
+        if choice.include or choice.exclude:
             raise UsageError(
                 f"There is no run that --include and --exclude leave in or below {where}.{reasons}",
                 "Patterns are held against a run's path below the folder that is given, as in .gitignore:"

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ..errors import UsageError
+from ..rundir.choice import Shard
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
@@ -50,6 +52,13 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except UsageError as error:
+        raise typer.BadParameter(f"{error} {error.hint}") from error
+
+
 def _path(metavar: str) -> Any:
     """Declare the paths of a command, which its own text explains: Typer would name their Python type."""
     return typer.Argument(metavar=metavar, parser=_place, hidden=True)
@@ -78,6 +87,17 @@ Exclude = Annotated[
         metavar="GLOB",
         help="No runs whose path below the given folder fits a pattern as in .gitignore; repeat for more."
         " Default: none is left out.",
+    ),
+]
+Part = Annotated[
+    Shard | None,
+    _option(
+        _WHICH,
+        "--shard",
+        metavar="I/N",
+        parser=_shard,
+        help="Only the I-th of N parts, so that N workers, each with its own I and the same paths, take every"
+        " run once; its path below the given folder decides. Default: all.",
     ),
 ]
 StaleAfter = Annotated[
@@ -141,7 +161,7 @@ Name = Annotated[
         "-n",
         "--name",
         metavar="NAME",
-        help="Name of a task that is made; for one run. Default: the run's own.",
+        help="Name of a task that is made; for one run. Not with --shard. Default: the run's own.",
     ),
 ]
 Tags = Annotated[
@@ -161,7 +181,7 @@ TaskId = Annotated[
         "--task-id",
         metavar="ID",
         help="Report into this task, whoever made it, and add only what it lacks; for one run."
-        " Not with --new, --offline or --dry-run.",
+        " Not with --new, --offline, --shard or --dry-run.",
     ),
 ]
 New = Annotated[

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -33,21 +33,28 @@ class Folder:
 
     found: Found | None  # a run, or what only looks like one
     below: tuple[Path, ...]  # folders that may hold runs, in order of name; none in a run
+    listed: bool = True  # False: it cannot be listed, so it may be a run, or hold some
+    elsewhere: bool = False  # it is a run, in another part than is meant
 
 
 def find_runs(paths: Sequence[Path], choice: Choice = EVERY_RUN) -> Iterator[Found]:
     """Find the run directories at or below each path that ``choice`` takes, in order of name, each once.
 
     Links are not followed and runs not entered. What only looks like a run comes as NotARun; a directory
-    that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable. Raises
-    UsageError where a path does not exist or is no directory.
+    that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable; it is in
+    every part, for it may hold runs of each. Raises UsageError where a path does not exist or is no
+    directory.
     """
     given: set[tuple[int, int]] = set()
+    whole = replace(choice, shard=None)
     for path in paths:
         require_folder(path)
         # each its own walk: what the patterns leave out below one path, they may take below another
-        for place, folder in walk(path, path, choice, set()):
-            if folder.found is not None and not (len(paths) > 1 and _seen_before(place, given)):
+        for place, folder in walk(path, path, whole, set()):
+            if folder.found is None or (len(paths) > 1 and _seen_before(place, given)):
+                continue
+            # only now: below two paths a run has two names, and the first decides for all parts
+            if choice.shard is None or not folder.listed or choice.shard.holds(place, path):
                 yield folder.found
 
 
@@ -101,9 +108,11 @@ def walk(
         except (FileNotFoundError, NotADirectoryError):  # since its parent was listed
             continue
         except OSError:
-            folder = Folder(place, ())
-        if folder.found is not None and not choice.takes(place, root):
+            folder = Folder(place, (), listed=False)
+        if folder.found is not None and not choice.fits(place, root):
             folder = Folder(None, folder.below)
+        elif folder.found is not None and folder.listed and not choice.takes(place, root):
+            folder = Folder(None, folder.below, elsewhere=folder.found == place)
         yield place, folder
         waiting += reversed(folder.below)
 

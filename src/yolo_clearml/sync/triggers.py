@@ -300,6 +300,8 @@ class Lookout(FileSystemEventHandler):
             if path == folder.found and run_around(path, path) is not None:
                 self._found(path, changed=False)
                 continue
+            if folder.elsewhere:
+                self._agenda.notice_elsewhere()
             unlisted = path == folder.found
             if path in self._runs or (path in self._unlisted and not unlisted):
                 self._runs.pop(path, None)
