@@ -247,9 +247,12 @@ def sharded() -> None:
             len({task["hyperparams"]["properties"]["run_directory"]["value"] for task in tasks.values()}),
             len(server.models),
         )
-        held = [server.scalars, server.single_values, server.images, server.plots, server.logs]
         seen = {
-            (task["status"], server.events_received(name), *(len(events(name)) for events in held))
+            (
+                *(task["status"], server.events_received(name), len(server.scalars(name))),
+                *(len(server.single_values(name)), len(server.images(name)), len(server.plots(name))),
+                len(server.logs(name)),
+            )
             for name, task in tasks.items()
         }
         rest = measure([*TOOL, "upload", str(folder / "runs")], server).requests

@@ -43,7 +43,7 @@ class Run:
     places: Mapping[str, Place]  # the same for programs; a key "weights" is a link in place of that folder
     repeated: frozenset[int] = frozenset()  # epochs that stand in results.csv more than once
     dated: Dated = Dated.FILES  # what the times rest on
-    clock: str | None = None  # what was assumed of two clocks that differ, in words
+    clock: str | None = None  # what was assumed of zones and of clocks that differ, in words
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import RunUnreadable
 from ..events import FileStamp, RunState
 from .contents import Contents, read_contents, read_weights, unfit_pictures, with_content
-from .dating import Dating, dated, file_times_fit
+from .dating import Dating, dated, file_times_fit, taken_for_stopped
 from .ending import is_complete
 from .listing import WEIGHTS
 from .mixed import whose_rows
@@ -71,7 +71,8 @@ def scan(
     relative, releases = _trainer(held, own, best, last)
     times, dating, moved = _dates(held, own, last or best, fit, fresh)
 
-    dead = (dating.written / 1000 if moved else newest) + patience(stale_after, times.longest_epoch)
+    waited = patience(stale_after, times.longest_epoch)
+    dead = (dating.written / 1000 if moved else newest) + waited
     # where git-lfs has yet to fetch the weights nothing trains, however new the clone is
     cloned = not checkpoints and any(isinstance(place, LfsPointer) for place in places.values())
     live = now < dead and not cloned
@@ -85,6 +86,7 @@ def scan(
         complete=is_complete(rows, held.args) and not (live and fit is not False),
         fit=fit,
     )
+    as_copy = state is RunState.STOPPED and moved and now < newest + waited
     if state is RunState.LIVE and not checkpoints and held.args.get("save", True) and not held.yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
         return _without_release(path, places, dead)
@@ -115,7 +117,7 @@ def scan(
         places=places,
         repeated=_repeated(held.rows),
         dated=dating.rests_on,
-        clock=dating.clock,
+        clock=taken_for_stopped(dating) if as_copy else dating.clock,
     )
 
 
