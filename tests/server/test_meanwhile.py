@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 
 import pytest
 from conftest import MakeRun
-from double import Altered, ClearMLDouble, Status
+from double import Altered, ClearMLDouble, DropAfter, Status
 from live import expected, tell
 from test_adopt import DETECT, LIVE, delivered
 from uploading import fails, upload
@@ -117,6 +118,17 @@ def test_a_second_model_of_an_adopted_task_is_not_ours_to_delete(
     assert set(both) == set(server.models)
 
 
+def test_where_an_adopted_task_keeps_its_models_stays_as_it_was(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """It gets the model that it lacks, and no destination that its owner has not named."""
+    run = make_run(DETECT)
+    live = tell(server, expected(LIVE) | {"output_model": []}, run)
+    before = copy.deepcopy(server.tasks[live].get("output"))
+    assert (live, 1) == (delivered(run).task_id, len(server.models))
+    assert before == server.tasks[live].get("output")
+
+
 def test_of_two_models_the_older_stays_in_whichever_order_they_come(
     server: ClearMLDouble, make_run: MakeRun
 ) -> None:
@@ -171,3 +183,15 @@ def test_files_that_cannot_be_read_back_make_an_adoption_fail(
     server.clear_faults()
     assert (live, 0, 0) == ((again := delivered(run)).task_id, again.events, again.files)
     assert files == server.files
+
+
+@pytest.mark.parametrize("endpoint", ["projects.create", "tasks.create", "models.create"])
+def test_what_was_made_is_found_after_its_reply_is_lost(
+    server: ClearMLDouble, make_run: MakeRun, endpoint: str
+) -> None:
+    """It is looked for before anything is made again, so that there is nothing to delete."""
+    server.fault(endpoint, DropAfter())
+    delivered(make_run(DETECT))
+    asked = [request.endpoint for request in server.requests]
+    assert 1 == asked.count(endpoint)
+    assert not {"tasks.delete", "models.delete"} & set(asked)
