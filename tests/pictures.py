@@ -136,8 +136,9 @@ def _drawn(command: str, screen: _Screen) -> str:
 
 
 def words(drawn: str) -> str:
-    """Give the text of a picture."""
-    return "\n".join(re.findall(r"<text [^>]*>(.*?)</text>", drawn)).replace("&#160;", " ")
+    """Give the text of a picture; how long a rule is, in which releases of Rich differ, is no part of it."""
+    text = "\n".join(re.findall(r"<text [^>]*>(.*?)</text>", drawn)).replace("&#160;", " ")
+    return re.sub("\N{BOX DRAWINGS LIGHT HORIZONTAL}+", "\N{BOX DRAWINGS LIGHT HORIZONTAL}", text)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import MakeRun
 from double import ClearMLDouble
-from test_cli import COMMAND, Ended, Run, files_below, on_a_terminal, options_of, run_cli, small
+from test_cli import COMMAND, Ended, Run, converted, files_below, on_a_terminal, options_of, run_cli, small
 from typer.main import get_command
 
 from yolo_clearml.cli import app as cli
@@ -253,7 +253,7 @@ def test_a_variable_is_as_good_as_its_option(
     monkeypatch.setenv("YOLO_CLEARML_" + option[2:].replace("-", "_").upper(), text)
     context = command_of(command).make_context(command, ["run"])
     parsed = context.params[options_of(command_of(command))[option].name]
-    assert value == (list(parsed) if isinstance(value, list) else parsed)
+    assert value == converted(parsed, value)
 
 
 @pytest.mark.parametrize(

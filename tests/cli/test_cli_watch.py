@@ -51,7 +51,7 @@ def test_poll_may_stand_without_its_seconds(
     """A path after it is not taken for them."""
     monkeypatch.delenv("YOLO_CLEARML_POLL", raising=False)
     got = parsed(*arguments)
-    assert (poll, [Path(root) for root in roots]) == (got["poll"], got["roots"])
+    assert (poll, [Path(root) for root in roots]) == (got["poll"], list(got["roots"]))
 
 
 def test_once_brings_everything_up_to_date_and_ends(

@@ -356,10 +356,11 @@ def _state_folder() -> Path:
 def _folder_named(chosen: str | None) -> Path:
     if chosen:
         return Path(chosen)
-    try:
-        return user_state_path("yolo-clearml")
-    except RuntimeError:  # a user without a home, as a bare number has none
-        return Path(os.devnull) / "yolo-clearml"  # takes no file: that is said once one is needed
+    with contextlib.suppress(RuntimeError):  # a user without a home, as a bare number has none
+        folder = user_state_path("yolo-clearml")
+        if folder.is_absolute():  # platformdirs 4.0 gives "~" for an unknown home, a name like any other
+            return folder
+    return Path(os.devnull) / "yolo-clearml"  # takes no file: that is said once one is needed
 
 
 def _state_path(run: Path) -> Path:

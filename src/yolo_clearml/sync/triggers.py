@@ -1,7 +1,8 @@
 """How a watch notices that something happened below its roots: the system's own events, and looking.
 
-Events come at once and can be lost, on network mounts altogether; looking misses nothing and costs a stat a
-run, so both go on together. What they notice goes to an `Agenda`.
+Events come at once and can be lost, on network mounts altogether, and with watchdog 6 (Python 3.10) from
+folders that are moved in from elsewhere; looking misses nothing and costs a stat a run, so both go on
+together. What they notice goes to an `Agenda`.
 """
 
 from __future__ import annotations
