@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "yolo_clearml"
 # stands before it here. In README the same wings are a picture.
 LONGEST = 450  # lines of a module
 HOUSE: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "events"),
+    "ground": ("errors", "events", "system", "held_file"),
     "rundir": (
         *("choice", "results_csv", "files", "places", "arguments", "checkpoint", "release", "times"),
         *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
@@ -54,7 +54,7 @@ MODULES = sorted(
 ONLY_IN = {
     "clearml": ("server.storage", "server.file_server", "server.session", "server.api"),
     **{"matplotlib": ("replay.figures",), "PIL": ("replay.figures",), "yaml": ("rundir.arguments",)},
-    **{"watchdog": ("sync.triggers",), "filelock": ("sync.ledger",), "platformdirs": ("sync.ledger",)},
+    **{"watchdog": ("sync.triggers",), "filelock": ("system",), "platformdirs": ("sync.ledger",)},
     **{"pathspec": ("rundir.choice",), "prometheus_client": ("cli.metrics",)},
     **{"rich": ("cli.terminal", "cli.live_table"), "typer": ("cli.options", "cli.app")},
 }

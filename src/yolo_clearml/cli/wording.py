@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TextIO
 
+from .. import system
 from ..errors import Exit, YoloClearmlError
 from ..sync.outcomes import Delivered, Facts, Failed
 from ..sync.verdict import Verdict
@@ -55,7 +56,7 @@ def write_line(stream: TextIO, line: str) -> None:
     except OSError as cause:
         # or Python may write at its end that the rest could not be written, as its manual has it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if isinstance(cause, BrokenPipeError):
+        if system.is_reader_gone(cause):
             raise ReaderGone from cause
         raise OutputUnwritable(
             f"The output cannot be written: {cause.strerror or cause}.",
