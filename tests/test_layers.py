@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,6 +116,29 @@ def test_third_parties_have_one_place_each(module: str) -> None:
     """Whoever changes a dependency changes one file."""
     strangers = {name.split(".")[0] for name in imported(module)} & set(ONLY_IN)
     assert set() == {name for name in strangers if module not in ONLY_IN[name]}
+
+
+# what only some systems have, or have in another way; and which one this is
+OF_ONE_SYSTEM = re.compile(
+    r"(O_(?!RDONLY|RDWR|WRONLY|CREAT|EXCL)|SIG(?!INT|TERM|NAT)|st_(dev|ino|uid|gid|file_|reparse)|F_)[A-Z_a-z]*"
+    r"|fcntl|msvcrt|winreg|pwd|grp|resource|termios|get(e|)[ug]id|getgroups|[lf]?ch(mod|own|flags)|dir_fd"
+    r"|samestat|fork|kill|mkfifo|mknod|sendfile|platform|winerror|is_dir_fd|is_junction|uname"
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_only_one_system_has_is_in_one_module(module: str) -> None:
+    """So that it can be imported and run on every other one."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+    words = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    words |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    words |= {str(node.arg) for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    words |= {part for name in imported(module) for part in name.split(".")}
+    found = {word for word in words if OF_ONE_SYSTEM.fullmatch(word)}
+    if module == "system":
+        assert {"fcntl", "dir_fd", "O_NOFOLLOW", "O_DIRECTORY", "SIGBREAK", "platform", "st_ino"} <= found
+    else:
+        assert set() == found
 
 
 def test_the_package_itself_imports_none_of_its_modules() -> None:

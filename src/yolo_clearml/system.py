@@ -10,6 +10,7 @@
 | whether two names are one folder | device and inode | volume and file id; where there are none, the true path |
 | a path of any length | as it is | the prefix ``\\\\?\\`` from 180 characters on |
 | a file that another program keeps to itself | does not occur | tried again for a while, then looked at next time |
+| that something changed | inotify; FSEvents, by true paths | ReadDirectoryChangesW |
 | being asked to stop | SIGINT, SIGTERM | SIGBREAK (Ctrl-Break, closing the window, logging off) as well |
 | a reader that has gone | EPIPE | EINVAL as well |
 
@@ -34,6 +35,7 @@ from typing import TypeAlias, TypeVar
 _T = TypeVar("_T")
 Identity: TypeAlias = "tuple[int, int | str]"  # of a folder, whatever name it was reached by
 
+INOTIFY = sys.platform == "linux"  # which announces the end of a writing, and has limits of its own
 READER_GONE = 141  # exit status: 128 and the number of SIGPIPE, as a shell reports it of other programs
 _EXTENDED = "\\\\?\\"
 _LONG = 180  # characters of a folder; with the longest name of a run's file it stays below Windows' 260

@@ -63,7 +63,7 @@ from .options import (
     WithPoll,
 )
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
-from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
+from .wording import PLAINLY, OutputUnwritable, ReaderGone, printable, shown_path, write_line
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -409,7 +409,7 @@ def main() -> NoReturn:
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name must not be too much for a locale
+            stream.reconfigure(errors=PLAINLY)
     try:
         app()
     except OutputUnwritable as error:
