@@ -83,6 +83,10 @@ class RunGone(RunUnreadable):
     """A run directory was moved or deleted since it was found."""
 
 
+class RunHeldOpen(RunUnreadable):
+    """Another program keeps a file of the run to itself, as Windows lets it; this passes."""
+
+
 class RunChanged(YoloClearmlError):
     """A file changed between being looked at and being sent; the next pass sends its new content."""
 

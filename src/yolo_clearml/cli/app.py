@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import shutil
-import signal
 import sys
 import threading
 import traceback
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from .. import __version__, library
+from .. import __version__, library, system
 from ..errors import Exit, OurFault, UsageError, YoloClearmlError, public
 from ..library import Options, require
 from ..rundir.choice import Choice
@@ -65,12 +64,11 @@ from .options import (
     WithPoll,
 )
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
-from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
+from .wording import PLAINLY, OutputUnwritable, ReaderGone, printable, shown_path, write_line
 
 if TYPE_CHECKING:
     from .metrics import Metrics
 
-_READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of other programs then
 
 _VARIABLES = (
     "Every option of a command has an environment variable: YOLO_CLEARML_ and its name, as in"
@@ -306,7 +304,7 @@ def _command(quiet: bool, verbose: bool) -> Iterator[Interruption]:
     except (BrokenPipeError, EOFError) as fault:
         raise RuntimeError("unforeseen") from fault  # by themselves they let typer end without a trace
     except ReaderGone as gone:
-        raise typer.Exit(_READER_GONE) from gone
+        raise typer.Exit(system.READER_GONE) from gone
 
 
 @dataclass(slots=True)
@@ -426,7 +424,7 @@ def main() -> NoReturn:
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name must not be too much for a locale
+            stream.reconfigure(errors=PLAINLY)
     try:
         app()
     except OutputUnwritable as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from enum import Enum
 from functools import partial
@@ -119,8 +120,8 @@ FollowLinks = Annotated[
         metavar="DIR",
         exists=True,
         file_okay=False,
-        help="Follow links of a run that lead into this folder; repeat for more (in the variable: with :"
-        " between). Default: no link is followed.",
+        help="Follow links of a run that lead into this folder; repeat for more (in the variable: with"
+        f" {os.pathsep} between). Default: no link is followed.",
     ),
 ]
 States = Annotated[

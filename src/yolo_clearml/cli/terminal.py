@@ -268,7 +268,7 @@ class _Folding:
         from rich.text import Text
 
         lines = [""]
-        for part in re.findall(r"[^/._-]*[/._-]?", self._text):
+        for part in re.findall(r"[^/\\._-]*[/\\._-]?", self._text):
             if lines[-1] and cell_len(lines[-1] + part) > options.max_width:
                 lines.append("")
             lines[-1] += part
@@ -326,16 +326,16 @@ def natural(path: Path) -> list[str | int]:
 def common_folder(runs: Sequence[Path]) -> str:
     """Give the folder that all of several runs lie below; empty where there is no such."""
     shown = [shown_path(run) for run in runs]
-    if len(set(shown)) < 2 or len({Path(text).is_absolute() for text in shown}) > 1:
+    if len(set(shown)) < 2 or len({Path(text).anchor for text in shown}) > 1:
         return ""
     folder = os.path.commonpath(shown)
-    return "" if folder in ("", "/", ".") or folder in shown else folder
+    return "" if Path(folder) in (Path(), Path(Path(folder).anchor)) or folder in shown else folder
 
 
 def below(run: Path, folder: str) -> str:
     """Write the path of a run that lies below a folder, without that."""
     text = shown_path(run)
-    return text.removeprefix(folder).lstrip("/") if folder else text
+    return text.removeprefix(folder).lstrip(os.sep) if folder else text
 
 
 def _grouped(facts: Iterable[tuple[_Fact, str]]) -> list[tuple[_Fact, list[str]]]:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 from typing import TextIO
 
+from .. import system
 from ..errors import Exit, YoloClearmlError
 from ..sync.outcomes import Delivered, Facts, Failed
 from ..sync.verdict import Verdict
+
+# what a console may have no character for, as cp437 and cp1252 of Windows; one column each, as it was
+_PLAIN = {"\N{HORIZONTAL ELLIPSIS}": "~", "\N{REPLACEMENT CHARACTER}": "?"}
+PLAINLY = "yolo_clearml.plainly"  # for what an encoding lacks: no name may be too much for a console
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError):
+        plain = _PLAIN.get(error.object[error.start])
+        if plain is not None:
+            return plain, error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(PLAINLY, _plainly)
 
 
 def size_text(size: int) -> str:
@@ -55,7 +72,7 @@ def write_line(stream: TextIO, line: str) -> None:
     except OSError as cause:
         # or Python may write at its end that the rest could not be written, as its manual has it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if isinstance(cause, BrokenPipeError):
+        if system.is_reader_gone(cause):
             raise ReaderGone from cause
         raise OutputUnwritable(
             f"The output cannot be written: {cause.strerror or cause}.",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from .. import system
 from ..errors import RunGone, RunUnreadable
 from ..events import Behind, FileStamp
 from .places import Link, Place, Unreadable
@@ -41,13 +42,13 @@ def listing(path: Path, follow: Sequence[Path] = ()) -> tuple[Listed, ...]:
     found: list[Listed] = []
     weights = False
     try:
-        with os.scandir(path) as entries:
+        with os.scandir(system.reach(path)) as entries:
             for entry in entries:
                 if is_of_a_run(entry.name):
                     _list(path, entry, entry.name, follow, found)
                 elif entry.name == "weights":
-                    weights = entry.is_dir(follow_symlinks=False)
-                    if entry.is_symlink():
+                    weights = system.is_folder(entry)
+                    if system.is_link(entry):
                         _list_behind(path, follow, found)
         if weights:
             _list_weights(path, follow, found)
@@ -69,7 +70,7 @@ def _list(
     path: Path, entry: os.DirEntry[str], name: str, follow: Sequence[Path], found: list[Listed]
 ) -> None:
     try:
-        status = entry.stat(follow_symlinks=False)
+        status = system.status_of(entry)
     except FileNotFoundError:  # a live run replaces files
         return
     except OSError as cause:
@@ -83,7 +84,7 @@ def _list(
 
 def _list_weights(path: Path, follow: Sequence[Path], found: list[Listed]) -> None:
     try:
-        with os.scandir(path / "weights") as entries:
+        with os.scandir(system.reach(path / "weights")) as entries:
             for entry in entries:
                 if (name := f"weights/{entry.name}") in WEIGHTS:
                     _list(path, entry, name, follow, found)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RunUnreadable
+from ..errors import RunHeldOpen, RunUnreadable
 from ..events import FileStamp, RunState
 from .contents import Contents, read_contents, read_weights, unfit_pictures, with_content
 from .dating import Dating, dated, file_times_fit, taken_for_stopped
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 _MS_NS = 1_000_000
+_HELD = 5.0  # seconds until a file that another program holds open is looked at again
 
 
 def scan(
@@ -50,7 +51,12 @@ def scan(
     nothing has written to has died; None: half an hour, or three of its longest epochs. Links are followed
     into the folders ``follow``, real paths, alone. Raises RunUnreadable.
     """
-    held = read_contents(path, follow)
+    try:
+        held = read_contents(path, follow)
+    except RunHeldOpen as error:
+        return NotARun(
+            path, "has a file that another program holds open", f"{error} {error.hint}", now + _HELD
+        )
     newest, waited = newest_write(held), patience(stale_after)
     fresh = now - newest < waited
     nothing = before_first_epoch(held, fresh, newest + waited)

@@ -70,6 +70,9 @@ _MOST_BYTES = 4 * 2**20  # on a line; the server takes 15 MiB
 _CHUNK = 2**20  # bytes read at a time
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # of the zip format: the same run gives the same bytes
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # what needs no quoting in a URL
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE
+)  # names that Windows keeps to itself
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,10}$")
 _WENT_ON = {
     RunState.STOPPED: "The training had stopped before its end.",
@@ -288,7 +291,7 @@ def _file_name(name: str) -> str:
     """Make a file's name of a task's: letters of any script stay, whatever a path or a shell minds goes."""
     kept = "".join(c if c in "._-+" or unicodedata.category(c)[0] in "LMN" else "_" for c in name)
     cut = kept.lstrip(".-").encode()[:_LONGEST_NAME].decode(errors="ignore")
-    return cut or "run"
+    return f"_{cut}" if _DEVICE.match(cut) else cut or "run"
 
 
 def _plain(part: str) -> str:
@@ -296,7 +299,8 @@ def _plain(part: str) -> str:
 
     What is changed gets a digest, so that different names stay different.
     """
-    if _PLAIN.fullmatch(part) and part.strip(".") and len(part) <= _LONGEST_PART:
+    kept = not (_DEVICE.match(part) or part.endswith("."))  # also where the zip is unpacked on Windows
+    if _PLAIN.fullmatch(part) and kept and len(part) <= _LONGEST_PART:
         return part
     ending = _ENDING.search(part)
     suffix = ending[0] if ending else ""

@@ -33,15 +33,15 @@ from typing import Any, Protocol
 
 from platformdirs import user_state_path
 
-from ..errors import LedgerUnwritable, RunBusy
+from .. import system
+from ..errors import LedgerUnwritable
 from ..events import STATUS, Plan, Report
+from ..held_file import HeldFile, hold
 
 LEDGER_NAME = ".yolo-clearml.json"
 STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
 _VERSION = 1
-_MOST_ATTEMPTS = 1000  # to lock a file before another process replaces it; needs two at the most, mostly
 _MOST = 2**23  # bytes; a run of 100,000 epochs, the most there can be, stays below
-_TICK = 2 * 10**9  # nanoseconds; no file system's times are coarser
 _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK),  # a file system without locks
@@ -207,10 +207,10 @@ class _HeldSomewhere:
     def __init__(self, run: Path) -> None:
         self.ledger = Ledger()
         self._run = run
-        self._at_run: _HeldFile | None = None
-        self._elsewhere: _HeldFile | None = None
+        self._at_run: HeldFile | None = None
+        self._elsewhere: HeldFile | None = None
         try:
-            self._at_run = _HeldFile(run / LEDGER_NAME)
+            self._at_run = hold(run / LEDGER_NAME)
         except OSError as error:
             self._elsewhere = self._hold_elsewhere(error)
 
@@ -218,12 +218,12 @@ class _HeldSomewhere:
         """Replace the ledger, durably, before this returns."""
         if self._elsewhere is None and self._at_run is not None:
             try:
-                self._at_run.save(ledger, _written_at(_state_path(self._run)))
+                self._at_run.save(_written(ledger), _written_at(_state_path(self._run)))
             except OSError as error:
                 self._elsewhere = self._hold_elsewhere(error)
         if self._elsewhere is not None:
             try:
-                self._elsewhere.save(ledger, _written_at(self._run / LEDGER_NAME))
+                self._elsewhere.save(_written(ledger), _written_at(self._run / LEDGER_NAME))
             except OSError as error:
                 raise _unwritable(self._elsewhere.path, error) from error
             if self._at_run is not None:
@@ -236,7 +236,7 @@ class _HeldSomewhere:
             if held is not None:
                 held.close()
 
-    def _hold_elsewhere(self, error: OSError) -> _HeldFile:
+    def _hold_elsewhere(self, error: OSError) -> HeldFile:
         if error.errno not in _NO_PLACE:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and not self._run.is_dir():
                 raise LedgerUnwritable(
@@ -246,90 +246,9 @@ class _HeldSomewhere:
         path = _state_path(self._run)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return _HeldFile(path)
+            return hold(path)
         except OSError as fault:
             raise _unwritable(path, fault) from fault
-
-
-class _HeldFile:
-    """A ledger file and its lock, which is on the file itself so that no second file is needed.
-
-    A save replaces the file, so the new one is locked before it takes the old one's place; and whoever
-    gets the lock looks whether the file is still the one at that path. Raises OSError and RunBusy.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.superseded = False  # by a ledger elsewhere
-        for _ in range(_MOST_ATTEMPTS):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                if not _lock(descriptor):
-                    raise _busy(path)
-                if _same_file(path, descriptor):
-                    break
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-        else:
-            raise _busy(path)
-        self._descriptor = descriptor
-
-    def save(self, ledger: Ledger, other: int) -> None:
-        """Write a new file, lock it, make it durable, and put it in the old one's place.
-
-        Its time is later than ``other``, in nanoseconds since the epoch, whatever the clock shows: of two
-        ledgers the newer counts.
-        """
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        new = _open_anew(temporary)
-        try:
-            _lock(new)  # nobody else opens this name without the lock we hold
-            with open(new, "wb", closefd=False) as file:
-                file.write(_written(ledger))
-            if os.fstat(new).st_mtime_ns <= other:
-                os.utime(new, ns=(other + _TICK, other + _TICK))
-            os.fsync(new)
-            os.replace(temporary, self.path)  # noqa: PTH105  beside os.open and os.fsync
-        except BaseException:
-            os.close(new)
-            temporary.unlink(missing_ok=True)
-            raise
-        os.close(self._descriptor)
-        self._descriptor = new
-        _sync_directory(self.path.parent)
-
-    def close(self) -> None:
-        """Let go of the lock; an empty file, made for its sake only, goes as well, and an outdated one."""
-        with contextlib.suppress(OSError):
-            needless = self.superseded or os.fstat(self._descriptor).st_size == 0
-            if needless and _same_file(self.path, self._descriptor):
-                self.path.unlink()
-        os.close(self._descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file without waiting; False where another process has."""
-    # here: most runs are reported whole, and this takes longer to import than it takes to see that
-    from filelock import lock_descriptor
-
-    return lock_descriptor(descriptor, blocking=False)
-
-
-def _open_anew(path: Path) -> int:
-    """Make a file to write; what a killed process left there is removed, not written into, for it may be
-    another file's second name, or no file at all."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL  # which follows no link
-    try:
-        return os.open(path, flags, 0o666)
-    except FileExistsError:
-        path.unlink(missing_ok=True)  # a network file system can be late to show that it is not there
-        return os.open(path, flags, 0o666)
-
-
-def _busy(path: Path) -> RunBusy:
-    return RunBusy(f"Another yolo-clearml is at work on {path.parent}.", "Try again when it is done.")
 
 
 _IN_THE_WAY = {errno.EISDIR: "a directory", errno.ELOOP: "a link"}
@@ -364,32 +283,16 @@ def _folder_named(chosen: str | None) -> Path:
 
 
 def _state_path(run: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(system.true_path(run))).hexdigest()[:32]
     return _state_folder() / f"{name}.json"
 
 
 def _written_at(path: Path) -> int:
     """Give when a file was written, in nanoseconds since the epoch; 0 where there is none."""
     try:
-        return path.stat(follow_symlinks=False).st_mtime_ns
+        return system.reach(path).stat(follow_symlinks=False).st_mtime_ns
     except OSError:
         return 0
-
-
-def _same_file(path: Path, descriptor: int) -> bool:
-    try:
-        there, ours = path.stat(follow_symlinks=False), os.fstat(descriptor)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _written(ledger: Ledger) -> bytes:
@@ -403,7 +306,7 @@ def _read(path: Path) -> tuple[int, Ledger] | None:
     None where there is none; one that is damaged, or of another version, counts as lost.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = system.open_unfollowed(path, os.O_RDONLY)
     except OSError:
         return None
     try:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import logging
 import os
-import sys
 import threading
 import time
 import warnings
@@ -35,6 +34,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from .. import system
 from ..errors import RunUnreadable
 from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import require_folder, run_around, walk
@@ -94,7 +94,8 @@ class Lookout(FileSystemEventHandler):
         self._runs: dict[Path, _Seen] = {}
         self._folders: dict[Path, int | None] = {}  # mtime in nanoseconds; None: to be listed again
         self._unlisted: set[Path] = set()  # those of them that could not be, and so may be runs
-        self._homes: dict[Path, tuple[int, int] | None] = {}  # roots by device and inode; None: gone
+        self._homes: dict[Path, system.Identity | None] = {}  # what the roots are; None: gone
+        self._true = {root: system.true_path(root) for root in self._roots}
         self._touched: dict[Path, bool] = {}  # path: a folder whose inside is unknown
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -143,7 +144,7 @@ class Lookout(FileSystemEventHandler):
 
     def _require_room(self) -> None:
         """Raise OSError where inotify takes no more watches: it then lacks some of ours, without a word."""
-        if sys.platform != "linux":
+        if not system.INOTIFY:
             return
         observer = self._observe()
         try:
@@ -158,10 +159,12 @@ class Lookout(FileSystemEventHandler):
     def _poll_instead(self, error: OSError) -> None:
         self._silence()
         self._poll = POLL_EVERY
-        why = "the limits of inotify are reached" if error.errno in _LIMITS else str(error.strerror or error)
+        full = system.INOTIFY and error.errno in _LIMITS
+        why = "the limits of inotify are reached" if full else str(error.strerror or error)
+        mend = " Raise fs.inotify.max_user_watches, or _instances, and start again." if system.INOTIFY else ""
         self._notify(
             f"The system does not announce every change ({why}), so they are looked for every"
-            f" {POLL_EVERY:.0f} seconds. Raise fs.inotify.max_user_watches, or _instances, and start again."
+            f" {POLL_EVERY:.0f} seconds.{mend}"
         )
 
     def _silence(self) -> None:
@@ -184,12 +187,20 @@ class Lookout(FileSystemEventHandler):
             self._touch(event.dest_path, False)
 
     def _touch(self, named: bytes | str, folder: bool) -> None:
-        path = Path(os.fsdecode(named))
+        path = self._as_given(Path(os.fsdecode(named)))
         if not named or not (folder or is_of_a_run(path.name) or is_of_a_run(f"weights/{path.name}")):
             return  # also our own ledger
         with self._lock:
             self._touched[path] = folder or self._touched.get(path, False)
         self._wake.set()
+
+    def _as_given(self, path: Path) -> Path:
+        """Write a path below the root that was given: FSEvents announces the true one."""
+        if self._root_of(path) is None:
+            for root, true in self._true.items():
+                if path == true or true in path.parents:
+                    return root / path.relative_to(true)
+        return path
 
     # -- looking ----------------------------------------------------------------------------------------
 
@@ -349,8 +360,8 @@ class Lookout(FileSystemEventHandler):
 def _outermost(roots: Sequence[Path]) -> list[Path]:
     """Leave out what lies below another root, or is the same by another name."""
     kept: dict[Path, Path] = {}
-    for root in sorted(roots, key=lambda root: len(root.resolve().parts)):
-        real = root.resolve()
+    for root in sorted(roots, key=lambda root: len(system.true_path(root).parts)):
+        real = system.true_path(root)
         if real not in kept and kept.keys().isdisjoint(real.parents):
             kept[real] = root
     return list(kept.values())
@@ -375,29 +386,28 @@ def _reads(observer: BaseObserver) -> bool:
 
 def _tells_of_rows(path: str) -> bool:
     """Rows are appended; of other files the end of the writing counts, where the system announces it."""
-    return sys.platform != "linux" or path.endswith("results.csv")
+    return not system.INOTIFY or path.endswith("results.csv")
 
 
 def _rows_stamp(run: Path) -> tuple[int, int] | None:
     try:
-        status = (run / "results.csv").lstat()
+        status = system.reach(run / "results.csv").lstat()
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def _identity(folder: Path) -> system.Identity | None:
     try:
-        status = folder.stat()
+        return system.identity(folder)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
 
 
 def _mtime(folder: Path) -> int | None:
     """Nanoseconds since the epoch; None where another change now would not be seen by it."""
     try:
-        changed = folder.stat().st_mtime_ns
+        changed = system.reach(folder).stat().st_mtime_ns
     except OSError:
         return None
     return changed if time.time_ns() - changed > _YOUNG else None
