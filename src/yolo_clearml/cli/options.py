@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ..replay.placeholders import VALUES
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
@@ -130,10 +131,11 @@ Project = Annotated[
         "-p",
         "--project",
         metavar="NAME",
-        help="ClearML project of a task that is made. Default: the run's own, else that of its release's"
-        " callback.",
+        help="ClearML project of a task that is made, with placeholders as in --name. Default: the run's own,"
+        " else that of its release's callback.",
     ),
 ]
+_PLACEHOLDERS = ", ".join(f"{{{name}}}" for name in VALUES)
 Name = Annotated[
     str | None,
     _option(
@@ -141,7 +143,17 @@ Name = Annotated[
         "-n",
         "--name",
         metavar="NAME",
-        help="Name of a task that is made; for one run. Default: the run's own.",
+        help=f"Name of a task that is made; for many runs with placeholders: {_PLACEHOLDERS}."
+        " Default: the run's own.",
+    ),
+]
+Move = Annotated[
+    bool,
+    _flag(
+        _WHERE,
+        "--move",
+        help="A task that ClearML holds already goes where --project and --name say, too. Not with --new,"
+        " --task-id or --offline.",
     ),
 ]
 Tags = Annotated[
