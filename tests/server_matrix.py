@@ -147,6 +147,20 @@ def deletions(ask: Ask, project: str) -> None:
     ask("models.delete", {"model": NO_TASK, "force": True})
 
 
+def moves(ask: Ask, project: str) -> None:
+    """What --move does: a task gets another project and name, in any status; and what is refused."""
+    tasks = _Tasks(ask, project)
+    there = ask("projects.create", {"name": f"{project}/there", "description": ""})["id"]
+    for status in STEPS:
+        task = tasks.make(f"{status}-move", status)
+        for fields in ({"name": f"{status}-moved", "project": there}, {"name": "again"}, {"name": "again"}):
+            ask("tasks.update", {"task": task, **fields})
+        ask("tasks.get_all_ex", {"id": [task], "only_fields": ["id", "name", "status", "project"]})
+    ask("tasks.update", {"task": task, "project": NO_TASK})
+    ask("tasks.update", {"task": task, "name": "ab"})
+    ask("tasks.update", {"task": NO_TASK, "name": "again"})
+
+
 def console(ask: Ask, project: str) -> None:
     """What a task's console holds, in pages."""
     task = _Tasks(ask, project).make("console", "in_progress")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .errors import UsageError
 from .events import Plan
-from .replay.names import SHORTEST_NAME
+from .replay.names import SHORTEST_NAME, Wish
+from .replay.placeholders import NoTemplate, Template, template
 from .replay.rules import Wishes, plan
 from .rundir.choice import EVERY_RUN, Choice
 from .rundir.finding import Found
@@ -48,7 +49,7 @@ class Options:
     """How runs are reported; each field is the option of that name on the command line."""
 
     project: str | None = None
-    name: str | None = None  # for one run
+    name: str | None = None  # for one run, but for placeholders
     tags: tuple[str, ...] | None = None
     output_uri: str | None = None
     rules: str | None = None  # a release, as 8.3.100
@@ -61,12 +62,22 @@ class Options:
     stale_after: float | None = None  # seconds
     follow_links: tuple[Path, ...] = ()  # folders that links in a run may lead into
     timeout: float = 30.0  # seconds
+    move: bool = False  # a task that ClearML holds already goes where project and name say, too
+    roots: tuple[Path, ...] = ()  # that runs are looked for in, for the placeholder {path}
 
     def __post_init__(self) -> None:
         """Check what can be checked without a run or a server; raises UsageError."""
         self.wishes()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
         require(not (self.verify and self.offline), "--verify and --offline cannot be had together.")
+        for option, excluded in (
+            ("--new", self.new),
+            ("--offline", self.offline is not None),
+            ("--task-id", self.task_id is not None),
+        ):
+            require(not (self.move and excluded), f"--move and {option} cannot be had together.")
+        nowhere = self.project is None and self.name is None
+        require(not (self.move and nowhere), "--move needs --project or --name, for where it is to go.")
         for option, excluded in (("--new", self.new), ("--offline", self.offline is not None)):
             both = excluded and self.task_id is not None
             require(not both, f"--task-id and {option} cannot be had together.")
@@ -92,22 +103,28 @@ class Options:
             for value in values:
                 odd = value is not None and any("\ud800" <= c <= "\udfff" for c in value)
                 require(not odd, f"ClearML refuses {option} {value!r}: it holds what is no character.")
-        project, name, release = self.project, self.name, None
-        if project is not None:
-            parts = [part.strip() for part in project.split("/")]
-            long = all(len(part) >= SHORTEST_NAME for part in parts)
-            require(long, f"ClearML refuses --project {project!r}: names need three characters or more.")
-            project = "/".join(parts)
-        if name is not None:
-            name = name.strip()
-            long = len(name) >= SHORTEST_NAME
-            require(long, f"ClearML refuses --name {self.name!r}: names need three characters or more.")
+        project, name, release = self._wish("--project", self.project), self._wish("--name", self.name), None
         require(all(tag.strip() for tag in self.tags or ()), "--tags is empty.")
         if self.rules is not None:
             release = parse_release(self.rules)
             known = release is not None and release[0] == 8
             require(known, f"--rules {self.rules!r} is no release such as 8.3.100.")
         return Wishes(project, name, self.tags or None, release)
+
+    def _wish(self, option: str, asked: str | None) -> Wish:
+        """Read a name that may have placeholders, and which ClearML takes; raises UsageError."""
+        if asked is None:
+            return None
+        try:
+            wish = template(asked, self.roots)
+        except NoTemplate as error:
+            raise UsageError(f"{option} {error}", error.hint) from error
+        parts = [part.strip() for part in (asked.split("/") if option == "--project" else [asked])]
+        # what placeholders give is made to fit
+        plain = [text for part in parts if isinstance(text := template(part), str)]
+        long = all(len(text) >= SHORTEST_NAME for text in plain)
+        require(long, f"ClearML refuses {option} {asked!r}: names need three characters or more.")
+        return wish if isinstance(wish, Template) else "/".join(plain)
 
 
 def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
@@ -176,11 +193,18 @@ def watch(
     from .sync.triggers import Lookout
 
     require_seconds("--poll", poll)
-    stop = stop or threading.Event()
+    stop, roots = stop or threading.Event(), list(roots)
+    options = replace(options, roots=options.roots or tuple(roots))
+    require(not options.move, "--move is for an upload, which moves a task once.")
+    require(
+        not isinstance(options.wishes().name, str),
+        f"--name of a watch is for many runs, and {options.name!r} is the same for all.",
+        "Put a placeholder into it, such as {parent} or {name}.",
+    )
     work = _work(options, stop)
     # whatever comes, it will need the sink; when what is there was looked at, there is time for that
     agenda = Agenda(work.sink.renew, stop, once, idle=work.sink.begin)
-    with Lookout(list(roots), agenda, say, stop, poll, choice, follow=work.follow):
+    with Lookout(roots, agenda, say, stop, poll, choice, follow=work.follow):
         if not (agenda.open_runs or (once and agenda.elsewhere)):
             say("There is no run yet; waiting for the first.")
         yield from follow(agenda, work, options.jobs, stop)
@@ -228,6 +252,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
         follow=options.follow(),
         force=options.force,
         new=options.new,
+        move=options.move,
         aim=Aim.DELIVER_AND_VERIFY if options.verify else Aim.DELIVER,
         task_id=options.task_id.strip() if options.task_id is not None else None,
     )

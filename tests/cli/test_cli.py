@@ -37,6 +37,7 @@ from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 OPTIONS = {
     "--project",
     "--name",
+    "--move",
     "--tags",
     "--output-uri",
     "--rules",

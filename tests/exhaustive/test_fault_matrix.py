@@ -43,6 +43,7 @@ from timelines import Clock, Watch
 from uploading import end_state, upload
 
 from yolo_clearml.errors import Exit
+from yolo_clearml.replay.rules import Wishes
 from yolo_clearml.server import exchange
 from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.sync.work import Aim
@@ -186,6 +187,12 @@ def uploaded(stage: Stage) -> None:
     stage.options["aim"] = Aim.VERIFY
 
 
+def moved(stage: Stage) -> None:
+    """A run that is all there, to be put into another project under another name."""
+    assert isinstance(stage.act(), Delivered)
+    stage.options |= {"move": True, "wishes": Wishes("Lab/Moved", "shapes")}
+
+
 def grown(stage: Stage) -> None:
     """A run without times of which a row was reported while it trained, and that has ended since."""
     table = stage.run / "results.csv"
@@ -224,6 +231,7 @@ SCENARIOS: dict[str, tuple[Prepare, set[str]]] = {
     "renamed": (renamed, LOGIN | SEND | (MODEL - {"models.create"}) | {"models.edit"}),
     "raced": (raced, LOGIN | MAKE | SEND | MODEL | {"tasks.delete", "models.delete"}),
     "verify": (uploaded, LOGIN | READ),
+    "moved": (moved, LOGIN | MAKE - {"tasks.create"} | {"tasks.update"}),
     "grown": (
         grown,
         LOGIN | SEND - {"tasks.started"} | MODEL | {"projects.get_all_ex", "tasks.edit_runtime"},
@@ -238,6 +246,7 @@ STRUCK = {
     "raced": {"tasks.delete", "models.delete"},
     "task-id": {"tasks.get_all_ex", "tasks.edit_hyper_params", "tasks.started"},
     "grown": {"tasks.edit_runtime"},
+    "moved": {"tasks.update", "projects.create"},
 }
 
 

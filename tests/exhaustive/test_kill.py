@@ -28,6 +28,7 @@ from yolo_clearml.cli.metrics import Metrics
 from yolo_clearml.errors import LedgerUnwritable
 from yolo_clearml.library import Options
 from yolo_clearml.library import upload as export
+from yolo_clearml.replay.rules import Wishes
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, UpToDate
 from yolo_clearml.sync.work import Aim
@@ -92,6 +93,7 @@ CASES = {
     "of what changed": Case(told_and_changed, 7),
     "--new": Case(told, 15, {"new": True}),
     "--task-id": Case(made_by_hand, 15, given=True),
+    "--move": Case(told, 7, {"move": True, "wishes": Wishes("Lab/Moved", "shapes")}),
     "--verify": Case(nothing, 8, {"aim": Aim.DELIVER_AND_VERIFY}, since="tasks.completed"),
     "verify": Case(told, 8, {"aim": Aim.VERIFY}),
 }

@@ -39,12 +39,12 @@ from .options import (
     Include,
     Jobs,
     MetricsFile,
+    Move,
     Name,
     New,
     Offline,
     Once,
     OutputUri,
-    Part,
     Paths,
     PendingOnly,
     Poll,
@@ -53,6 +53,7 @@ from .options import (
     Retry,
     Roots,
     Rules,
+    ShardOf,
     Sort,
     StaleAfter,
     States,
@@ -111,6 +112,7 @@ def _main(
     epilog=_ending(
         "yolo-clearml upload runs/",
         "yolo-clearml upload runs/train/exp --project Defects --name baseline",
+        "yolo-clearml upload runs/ --project 'Defects/{task}' --name '{parent}/{name}'",
         "yolo-clearml upload runs/ --offline sessions",
     ),
     cls=Command,
@@ -119,6 +121,7 @@ def upload(
     paths: Paths,
     project: Project = None,
     name: Name = None,
+    move: Move = False,
     tags: Tags = None,
     output_uri: OutputUri = None,
     rules: Rules = None,
@@ -132,7 +135,7 @@ def upload(
     jobs: Jobs = 4,
     include: Include = None,
     exclude: Exclude = None,
-    shard: Part = None,
+    shard: ShardOf = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
@@ -149,7 +152,8 @@ def upload(
         require(not (dry_run and verify), "--dry-run and --verify cannot be had together.")
         require(not (dry_run and task_id), "--dry-run and --task-id cannot be had together.")
         options, choice = _asked(locals())
-        alone = "--name" if name is not None else "--task-id" if task_id is not None else None
+        same = isinstance(options.wishes().name, str)  # for all of them
+        alone = "--name" if same else "--task-id" if task_id is not None else None
         found = _found(paths, choice, alone, interruption.stop)
         recording = RecordingSink() if dry_run else None
         if recording is not None:
@@ -175,6 +179,7 @@ _IMPORT = "Where there is a server, clearml's Task.import_offline_session import
 def watch(
     roots: Roots,
     project: Project = None,
+    name: Name = None,
     tags: Tags = None,
     output_uri: OutputUri = None,
     rules: Rules = None,
@@ -182,7 +187,7 @@ def watch(
     jobs: Jobs = 4,
     include: Include = None,
     exclude: Exclude = None,
-    shard: Part = None,
+    shard: ShardOf = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     poll: Poll = None,
@@ -218,7 +223,7 @@ def status(
     rules: Rules = None,
     include: Include = None,
     exclude: Exclude = None,
-    shard: Part = None,
+    shard: ShardOf = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     as_json: AsJson = False,
@@ -258,7 +263,7 @@ def verify_runs(
     jobs: Jobs = 4,
     include: Include = None,
     exclude: Exclude = None,
-    shard: Part = None,
+    shard: ShardOf = None,
     stale_after: StaleAfter = None,
     follow_links: FollowLinks = None,
     timeout: Timeout = 30.0,
@@ -284,6 +289,7 @@ def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
     given |= {"tags": tuple(given.get("tags") or ()) or None}
     given |= {"follow_links": tuple(given["follow_links"] or ())}
+    given |= {"roots": tuple(arguments.get("paths") or arguments.get("roots") or ())}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
     return Options(**given), Choice(tuple(include), tuple(exclude), arguments["shard"])
 
@@ -397,7 +403,8 @@ def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading
     require(
         not alone or len(runs) == 1,
         f"{alone} is for one run, and there are {len(runs)}.",
-        f"Give the directory of that run alone, or leave {alone} out.",
+        f"Give the directory of that run alone, or leave {alone} out."
+        + (" With a placeholder, such as {parent}, it is for many." if alone == "--name" else ""),
     )
     return found
 

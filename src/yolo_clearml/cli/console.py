@@ -26,7 +26,7 @@ from ..sync.outcomes import (
 )
 from ..sync.sinks import RecordingSink
 from ..sync.verdict import Verdict
-from .plan_text import plan_json, plan_lines
+from .plan_text import noted, plan_json, plan_lines
 from .terminal import Terminal
 from .wording import counted, mending, printable, proof_text, sent_text, shown_path, without, write_line
 
@@ -283,7 +283,7 @@ class Plans:
         if self._as_json:
             # nothing was delivered: as `status` has it, with the plan beside what every line has
             planned = {**(json_line(outcome) or {}), "outcome": "pending", **plan_json(plan, reports)}
-            planned["task_id"] = outcome.task_id or None
+            planned |= {"task_id": outcome.task_id or None, "notes": list(noted(outcome, plan))}
             write_line(sys.stdout, json.dumps(planned))
         else:
             for line in plan_lines(outcome, plan, reports):

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import UsageError
+from ..replay.placeholders import VALUES
 from ..rundir.choice import Shard
 from .standings import SortKey, StateName
 
@@ -90,7 +91,7 @@ Exclude = Annotated[
         " Default: none is left out.",
     ),
 ]
-Part = Annotated[
+ShardOf = Annotated[
     Shard | None,
     _option(
         _WHICH,
@@ -151,10 +152,11 @@ Project = Annotated[
         "-p",
         "--project",
         metavar="NAME",
-        help="ClearML project of a task that is made. Default: the run's own, else that of its release's"
-        " callback.",
+        help="ClearML project of a task that is made, with placeholders as in --name. Default: the run's own,"
+        " else that of its release's callback.",
     ),
 ]
+_PLACEHOLDERS = ", ".join(f"{{{name}}}" for name in VALUES)
 Name = Annotated[
     str | None,
     _option(
@@ -162,7 +164,17 @@ Name = Annotated[
         "-n",
         "--name",
         metavar="NAME",
-        help="Name of a task that is made; for one run. Not with --shard. Default: the run's own.",
+        help=f"Name of a task that is made; for many runs, or with --shard, with placeholders: {_PLACEHOLDERS}."
+        " Default: the run's own.",
+    ),
+]
+Move = Annotated[
+    bool,
+    _flag(
+        _WHERE,
+        "--move",
+        help="A task that ClearML holds already goes where --project and --name say, too. Not with --new,"
+        " --task-id or --offline.",
     ),
 ]
 Tags = Annotated[

@@ -46,8 +46,13 @@ def plan_lines(outcome: Delivered | Failed, plan: Plan, pending: Sequence[Report
             yield f"  console  {printable(line)}"
     for fact in plan.missing:
         yield f"  missing  {printable(fact)}"
-    for note in plan.notes:
+    for note in noted(outcome, plan):
         yield f"  note     {printable(note)}"
+
+
+def noted(outcome: Delivered | Failed, plan: Plan) -> Sequence[str]:
+    """Give what a person should know of a run's plan, or also of what would become of its task."""
+    return outcome.notes if isinstance(outcome, Delivered) else plan.notes
 
 
 def _event_lines(event: Event) -> Iterator[str]:

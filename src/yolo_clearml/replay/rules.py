@@ -28,7 +28,7 @@ from ..rundir.run import Run
 from .draft import Draft, Iterations, sendable, storable, why_not_storable
 from .eras import Era
 from .guess import era_by, note_of_guess, note_of_relative
-from .names import save_dir, task_names
+from .names import Wish, save_dir, task_names
 from .parameters import connected, user_properties
 from .pictures import note_unsent_pictures, report_pictures
 
@@ -46,8 +46,8 @@ _MAIN_METRICS = (
 class Wishes:
     """What the user asked for instead of what the run itself states."""
 
-    project: str | None = None
-    name: str | None = None
+    project: Wish = None
+    name: Wish = None
     tags: tuple[str, ...] | None = None
     rules: Release | None = None
 

@@ -72,7 +72,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
     return Holds(
         task_id=task_id,
         status=status,
-        project=reader.project(project_id) if project_id is not None else None,
+        project=project_called(api, project_id) if project_id is not None else None,
         project_id=project_id,
         name=name,
         tags=tags,
@@ -138,6 +138,13 @@ def project_named(api: Api, name: str) -> Json | None:
     return next((project for project in found if project.get("name") == name), None)
 
 
+def project_called(api: Api, project_id: str) -> str | None:
+    """Give a project's name; None where there is no such project."""
+    query = {"id": [project_id], "only_fields": ["id", "name"], "search_hidden": True}
+    found = api.rows("projects.get_all_ex", query, "projects")
+    return next((str(row.get("name")) for row in found if row["id"] == project_id), None)
+
+
 def escaped(name: str) -> str:
     """Escape for the server's regular expressions, as `re.escape` does but without touching blanks."""
     return "".join(f"\\{c}" if c in r".^$*+?{}[]\|()-" else c for c in name)
@@ -174,11 +181,6 @@ class _Reader:
 
     def _call(self, endpoint: str, **payload: Any) -> Json:
         return self._api.call(endpoint, payload)
-
-    def project(self, project_id: str) -> str | None:
-        query = {"id": [project_id], "only_fields": ["id", "name"], "search_hidden": True}
-        found = self._api.rows("projects.get_all_ex", query, "projects")
-        return next((str(row.get("name")) for row in found if row["id"] == project_id), None)
 
     def scalars(self, titles: Iterable[str]) -> dict[tuple[str, str], dict[int, float]]:
         """Read all points of all curves, but for single values, which are points of another kind there."""

@@ -25,6 +25,7 @@ from ..rundir.run import NotARun, Run
 from ..rundir.scan import scan
 from .ledger import Held, Ledger, settled_stamp
 from .outcomes import Delivered, Facts, Failed, Outcome, Pending, Progress, Skipped, Started, UpToDate
+from .placing import as_made, put_in_place
 from .sinks import Acknowledged, Noted, Prover, Reminder, Revived, Sent, acknowledged
 from .verdict import Verdict
 from .work import Aim, Live, Work
@@ -44,7 +45,8 @@ def recognised(path: Path, work: Work, unasked: bool = False) -> UpToDate | tupl
     proven = sure and ledger.verified == settled
     enough = work.aim is Aim.DELIVER or (work.aim is Aim.DELIVER_AND_VERIFY and proven)
     chosen = work.task_id in (None, ledger.task)
-    if ledger.settled == settled and (sure or unasked) and enough and chosen and not (work.force or work.new):
+    asked = work.force or work.new or work.move  # of the server, whatever the ledger knows
+    if ledger.settled == settled and (sure or unasked) and enough and chosen and not asked:
         facts = Facts.restored(ledger.facts)
         return UpToDate(path, facts, ledger.task, ledger.url, verified=proven, unsure=not sure)
     return settled, ledger
@@ -136,7 +138,9 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
         return looked
     settled, ledger = looked
     so_far.ledger = ledger
-    if not unasked and (not ledger.sent or work.force or work.new or work.aim is not Aim.DELIVER):
+    if not unasked and (
+        not ledger.sent or work.force or work.new or work.move or work.aim is not Aim.DELIVER
+    ):
         with contextlib.suppress(OSError):
             if (path / "results.csv").lstat().st_size:  # then there is something to send, or to read back
                 work.sink.begin()
@@ -145,7 +149,7 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
         return Skipped(path, run.reason, run.hint, run.again)
     planned = plan(run, work.wishes)
     if not work.new and work.task_id is None:
-        planned, so_far.notes = _as_made(planned, ledger, work.wishes)
+        planned, so_far.notes = as_made(planned, ledger, work)
     so_far.facts = facts_of(run, planned, work.wishes)
     so_far.links = tuple(notes(run.places))
     unread, live = unreadable(path, run.places), run.state is RunState.LIVE
@@ -272,21 +276,6 @@ def _evenly(values: Sequence[float], most: int) -> Sequence[float]:
     return [values[round(n * (len(values) - 1) / (most - 1))] for n in range(most)]
 
 
-def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> tuple[Plan, tuple[str, ...]]:
-    """A task keeps the project, name and tags it was made with; a note where others are wished for."""
-    made = Facts.restored(ledger.facts)
-    if ledger.run != planned.key or ledger.task is None or made.project is None or made.name is None:
-        return planned, ()
-    kept = replace(planned, project=made.project, name=made.name, tags=made.tags)
-    if kept == planned or wishes == Wishes(rules=wishes.rules):
-        return kept, ()
-    note = (
-        f"ClearML holds this run already, as {made.name!r} in {made.project!r}, and it is left there:"
-        " --project, --name and --tags are for a task that is made; --new makes one."
-    )
-    return kept, (note,)
-
-
 @contextlib.contextmanager
 def _given_up_if_off_limits(held: Held) -> Iterator[None]:
     """Let the next --new make another task where a person has closed the one that was begun."""
@@ -315,7 +304,7 @@ def _deliver(
     anew = work.new and not ledger.anew
     pending = planned.reports if work.force or anew else ledger.pending(planned)
     so_far.ledger, so_far.pending = ledger, acknowledged(pending).events
-    if pending or alive or ledger.configured != work.server_hint:
+    if pending or alive or work.move or ledger.configured != work.server_hint:
         sink = work.sink()
         server = sink.server
         elsewhere = server is not None and server != ledger.server
@@ -327,6 +316,14 @@ def _deliver(
             anew = work.new
         if ledger.configured != work.server_hint:  # nobody has read anything back from here
             ledger = replace(ledger, configured=work.server_hint, verified=None)
+    moved = None
+    if work.move:
+        before = ledger
+        ledger, moved = put_in_place(planned, ledger, so_far.facts, work)
+        if ledger.task != before.task:  # it is not in ClearML any more
+            pending = planned.reports
+        elif ledger != before:
+            held.save(ledger)
     if pending or alive:
         if anew:
             copy = os.urandom(4).hex()
@@ -371,10 +368,11 @@ def _deliver(
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
         notes = so_far.notes if settled is not None else ()  # or it would be repeated at every look
+        notes = notes if moved is None else (*planned.notes, *so_far.notes, moved)
         task, url = ledger.task, ledger.url
         return UpToDate(path, so_far.facts, task, url, notes=notes, revived=so_far.revived)
     sent = (so_far.events, so_far.files, so_far.size)
-    all_notes = (*planned.notes, *so_far.notes)
+    all_notes = (*planned.notes, *so_far.notes, *filter(None, [moved]))
     return Delivered(
         path, so_far.facts, ledger.task or "", ledger.url, *sent, all_notes, revived=so_far.revived
     )

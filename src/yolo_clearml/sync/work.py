@@ -87,6 +87,7 @@ class Work:
     stale_after: float | None = None  # seconds; None: see scan.scan
     force: bool = False  # send everything again, into the same task
     new: bool = False  # make a new task
+    move: bool = False  # put a task that is there where the wishes say
     aim: Aim = Aim.DELIVER
     task_id: str | None = None  # complete this task, whoever made it
     follow: tuple[Path, ...] = ()  # real paths of folders that a link in a run may lead into
