@@ -26,7 +26,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
         *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
         *("finding", "identity"),
     ),
-    "replay": ("eras", "draft", "names", "parameters", "pictures", "guess", "rules", "figures"),
+    "replay": ("eras", "draft", "names", "parameters", "pictures", "guess", "rules", "wanted", "figures"),
     "sync": (
         *("ledger", "verdict", "sinks", "outcomes", "work", "visit", "engine", "silence", "agenda"),
         "triggers",

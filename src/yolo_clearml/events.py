@@ -55,6 +55,17 @@ class Hyperparameters:
     values: Mapping[str, Parameter]
 
 
+class Part(str, Enum):
+    """A kind of thing that can be left out; whose run it is, and how it ended, is always reported."""
+
+    ARGS = "args"
+    SCALARS = "scalars"
+    IMAGES = "images"
+    PLOTS = "plots"
+    VALUES = "values"
+    MODEL = "model"
+
+
 TIMES = frozenset({"trained_from", "trained_until"})  # the properties that state when something happened
 
 
@@ -175,6 +186,11 @@ class Report:
     key: str  # e.g. epoch/12, image/val_batch0_pred.jpg, plot/results, args, model, status
     events: Sequence[Event]
 
+    @property
+    def part(self) -> Part | None:
+        """Which kind of thing it reports; None where it is always reported."""
+        return Part.SCALARS if isinstance(self.events, Points) else _PARTS.get(type(self.events[0]))
+
     @cached_property
     def digest(self) -> str:
         """16 hex digits over everything reported, except when it happened.
@@ -189,6 +205,17 @@ class Report:
         else:
             plain = [[type(event).__name__, _plain(event)] for event in self.events]
         return hashlib.sha256(_written(plain).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+_PARTS: Mapping[type, Part] = {
+    Hyperparameters: Part.ARGS,
+    Scalar: Part.SCALARS,
+    Image: Part.IMAGES,
+    Plot: Part.PLOTS,
+    DrawnPlot: Part.PLOTS,
+    SingleValue: Part.VALUES,
+    OutputModel: Part.MODEL,
+}
 
 
 def _plain(value: object) -> object:
@@ -233,3 +260,9 @@ class Plan:
     notes: tuple[str, ...]  # what was done differently from what the run states, in sentences
     first_rows: tuple[str, ...] = ()  # digests that distinguish trainings of one key; see identity.py
     unsure: frozenset[int] = frozenset()  # iterations that the run itself holds twice, so that they do not
+    unwanted: frozenset[Part] = frozenset()  # what a person has left out
+
+    @property
+    def wanted(self) -> tuple[Report, ...]:
+        """The reports that are to be sent and compared; the others tell which run it is all the same."""
+        return tuple(report for report in self.reports if report.part not in self.unwanted)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import UsageError
-from .events import Plan
+from .events import Part, Plan
 from .replay.names import SHORTEST_NAME
 from .replay.rules import Wishes, plan
+from .replay.wanted import Wanted, parts_named
 from .rundir.choice import EVERY_RUN, Choice
 from .rundir.finding import Found
 from .rundir.release import parse_release
@@ -51,6 +52,8 @@ class Options:
     name: str | None = None  # for one run
     tags: tuple[str, ...] | None = None
     output_uri: str | None = None
+    only: tuple[str, ...] | None = None  # kinds of things, by the names of `events.Part`
+    without: tuple[str, ...] | None = None  # the same, left out
     rules: str | None = None  # a release, as 8.3.100
     offline: Path | None = None
     force: bool = False
@@ -65,6 +68,7 @@ class Options:
     def __post_init__(self) -> None:
         """Check what can be checked without a run or a server; raises UsageError."""
         self.wishes()
+        self.wanted()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
         require(not (self.verify and self.offline), "--verify and --offline cannot be had together.")
         for option, excluded in (("--new", self.new), ("--offline", self.offline is not None)):
@@ -81,6 +85,12 @@ class Options:
         for folder in self.follow_links:
             require(folder.is_dir(), f"--follow-links {folder} is no folder.")
         return tuple(folder.resolve() for folder in self.follow_links)
+
+    def wanted(self) -> Wanted:
+        """Collect what of a run is to be reported; raises UsageError."""
+        only, without = parts_named("--only", self.only), parts_named("--without", self.without)
+        require(only is None or without is None, "--only and --without cannot be had together.")
+        return Wanted(frozenset(Part) - only if only is not None else without or frozenset())
 
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run states; raises UsageError."""
@@ -117,7 +127,7 @@ def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
 
 def plan_run(run: Run, options: Options = Options()) -> Plan:
     """Work out everything ClearML should know about a run by now, without sending anything."""
-    return plan(run, options.wishes())
+    return replace(plan(run, options.wishes()), unwanted=options.wanted().without)
 
 
 def upload(
@@ -149,11 +159,12 @@ def verify(
 ) -> Iterator[Outcome]:
     """Read each run's task back and compare it with the disk, as ``yolo-clearml verify`` does.
 
-    Nothing is changed. The last outcome of a run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate
-    is a Verdict, whose ``differences`` are none where the run is verified.
+    Nothing is changed, and what the last upload was asked to leave out is not compared. The last outcome of a
+    run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate is a Verdict, whose ``differences`` are
+    none where the run is verified.
     """
     stop = stop or threading.Event()
-    return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY), options.jobs, stop)
+    return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY, wanted=None), options.jobs, stop)
 
 
 def watch(
@@ -191,7 +202,7 @@ def status(
     options: Options = Options(),
 ) -> Iterator[UpToDate | Pending | Skipped | Failed]:
     """Give how each run stands, from its directory and its ledger, as ``yolo-clearml status`` does."""
-    work = _work(options, threading.Event())
+    work = replace(_work(options, threading.Event()), wanted=None)
     for found in runs:
         if isinstance(found, NotARun):
             yield Skipped(found.path, found.reason, found.hint)
@@ -224,6 +235,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
         ledgers=ledgers,
         server_hint=configuration_stamp(),
         wishes=options.wishes(),
+        wanted=options.wanted(),
         stale_after=options.stale_after,
         follow=options.follow(),
         force=options.force,

@@ -44,6 +44,7 @@ from .options import (
     New,
     Offline,
     Once,
+    Only,
     OutputUri,
     Paths,
     PendingOnly,
@@ -61,6 +62,7 @@ from .options import (
     Timeout,
     Verbose,
     Verify,
+    Without,
     WithPoll,
 )
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
@@ -122,6 +124,8 @@ def upload(
     name: Name = None,
     tags: Tags = None,
     output_uri: OutputUri = None,
+    only: Only = None,
+    without: Without = None,
     rules: Rules = None,
     offline: Offline = None,
     dry_run: DryRun = False,
@@ -177,6 +181,8 @@ def watch(
     project: Project = None,
     tags: Tags = None,
     output_uri: OutputUri = None,
+    only: Only = None,
+    without: Without = None,
     rules: Rules = None,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
@@ -279,7 +285,7 @@ def verify_runs(
 def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     """Collect what a command was asked: an argument that has the name of a field is that option."""
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
-    given |= {"tags": tuple(given.get("tags") or ()) or None}
+    given |= {name: tuple(given.get(name) or ()) or None for name in ("tags", "only", "without")}
     given |= {"follow_links": tuple(given["follow_links"] or ())}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
     return Options(**given), Choice(tuple(include), tuple(exclude))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ..events import Part
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
@@ -195,6 +196,26 @@ Offline = Annotated[
 
 # -- what is sent -------------------------------------------------------------------------------------
 
+Only = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--only",
+        metavar="KIND",
+        help=f"Send nothing but {_choices(Part)}; repeat for more, or with commas. Not with --without."
+        " Default: everything.",
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--without",
+        metavar="KIND",
+        help="Leave out kinds of things, those of --only; repeat for more, or with commas. A later call"
+        " without this option sends them. Default: nothing is left out.",
+    ),
+]
 Rules = Annotated[
     str | None,
     _option(

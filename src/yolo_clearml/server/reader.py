@@ -93,14 +93,14 @@ def curves(api: Api, task_id: str, titles: Iterable[str]) -> dict[tuple[str, str
 
 
 def checked(api: Api, plan: Plan, root: Path, holds: Holds, same: Same = operator.eq) -> Iterator[Checked]:
-    """Look for each event of a plan in what a task holds, reading its files several at a time.
+    """Look for each event of a plan that is wanted in what a task holds, reading its files several at a time.
 
     ``same`` is that of `compare.check`. Raises FileServerUnreachable where a file cannot be read for certain,
     and RunChanged.
     """
     files = BothSides(api, root)
     with ThreadPoolExecutor(_DOWNLOADS, "verify") as pool:
-        for several in pool.map(lambda report: check(report, holds, files, same), plan.reports):
+        for several in pool.map(lambda report: check(report, holds, files, same), plan.wanted):
             yield from several
 
 
