@@ -24,9 +24,20 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "rundir": (
         *("choice", "results_csv", "files", "places", "arguments", "checkpoint", "release", "times"),
         *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
-        *("finding", "identity"),
+        *("finding", "identity", "exports", "packing", "further"),
     ),
-    "replay": ("eras", "draft", "names", "parameters", "pictures", "guess", "rules", "wanted", "figures"),
+    "replay": (
+        "eras",
+        "draft",
+        "names",
+        "parameters",
+        "pictures",
+        "guess",
+        "models",
+        "rules",
+        "wanted",
+        "figures",
+    ),
     "sync": (
         *("ledger", "verdict", "sinks", "outcomes", "work", "visit", "engine", "silence", "agenda"),
         "triggers",

@@ -30,13 +30,14 @@ class Behind:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """One regular file of a run, as it was when looked at."""
+    """One regular file of a run, or a folder that is sent as one, as it was when looked at."""
 
     name: str  # relative to the run, with forward slashes
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
     content: str = ""  # a digest of its bytes, see files.content_digest; "" where not read
     behind: Behind | None = None  # where it lies, if the run has a link in its place
+    members: tuple[FileStamp, ...] = ()  # of a folder, which is sent as one zip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,15 @@ class Part(str, Enum):
     PLOTS = "plots"
     VALUES = "values"
     MODEL = "model"
+
+
+class ModelFile(str, Enum):
+    """Which of the models that a training leaves."""
+
+    BEST = "best"
+    LAST = "last"
+    PERIODIC = "periodic"
+    EXPORTS = "exports"
 
 
 TIMES = frozenset({"trained_from", "trained_until"})  # the properties that state when something happened

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import UsageError
-from .events import Part, Plan
+from .events import ModelFile, Part, Plan
 from .replay.names import SHORTEST_NAME
 from .replay.rules import Wishes, plan
-from .replay.wanted import Wanted, parts_named
+from .replay.wanted import Wanted, named
 from .rundir.choice import EVERY_RUN, Choice
 from .rundir.finding import Found
+from .rundir.further import with_further
 from .rundir.release import parse_release
 from .rundir.run import NotARun, Run
 from .rundir.scan import scan
@@ -54,6 +55,7 @@ class Options:
     output_uri: str | None = None
     only: tuple[str, ...] | None = None  # kinds of things, by the names of `events.Part`
     without: tuple[str, ...] | None = None  # the same, left out
+    models: tuple[str, ...] | None = None  # by the names of `events.ModelFile`
     rules: str | None = None  # a release, as 8.3.100
     offline: Path | None = None
     force: bool = False
@@ -88,9 +90,10 @@ class Options:
 
     def wanted(self) -> Wanted:
         """Collect what of a run is to be reported; raises UsageError."""
-        only, without = parts_named("--only", self.only), parts_named("--without", self.without)
+        only, without = named("--only", Part, self.only), named("--without", Part, self.without)
         require(only is None or without is None, "--only and --without cannot be had together.")
-        return Wanted(frozenset(Part) - only if only is not None else without or frozenset())
+        left_out = frozenset(Part) - only if only is not None else without or frozenset()
+        return Wanted(left_out, named("--models", ModelFile, self.models))
 
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run states; raises UsageError."""
@@ -122,12 +125,15 @@ class Options:
 
 def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
     """Read one run directory; raises RunUnreadable."""
-    return scan(path, time.time(), options.stale_after, options.follow())
+    run = scan(path, time.time(), options.stale_after, options.follow())
+    further = options.wanted().further(options.follow())
+    return run if isinstance(run, NotARun) else with_further(run, further.listed(path))
 
 
 def plan_run(run: Run, options: Options = Options()) -> Plan:
     """Work out everything ClearML should know about a run by now, without sending anything."""
-    return replace(plan(run, options.wishes()), unwanted=options.wanted().without)
+    wishes = options.wishes()
+    return options.wanted().chosen(plan(run, wishes), run, wishes.rules)
 
 
 def upload(
@@ -191,7 +197,8 @@ def watch(
     work = _work(options, stop)
     # whatever comes, it will need the sink; when what is there was looked at, there is time for that
     agenda = Agenda(work.sink.renew, stop, once, idle=work.sink.begin)
-    with Lookout(list(roots), agenda, say, stop, poll, choice, follow=work.follow):
+    further = options.wanted().further(work.follow)
+    with Lookout(list(roots), agenda, say, stop, poll, choice, follow=work.follow, further=further):
         if not agenda.open_runs:
             say("There is no run yet; waiting for the first.")
         yield from follow(agenda, work, options.jobs, stop)

@@ -26,7 +26,7 @@ from uploading import upload as upload_soon
 
 from yolo_clearml.cli.metrics import Metrics
 from yolo_clearml.errors import LedgerUnwritable
-from yolo_clearml.events import Part
+from yolo_clearml.events import ModelFile, Part
 from yolo_clearml.library import Options
 from yolo_clearml.library import upload as export
 from yolo_clearml.replay.wanted import Wanted
@@ -68,6 +68,13 @@ def told_and_lost(double: ClearMLDouble, run: Path) -> None:
     double.files.clear()
 
 
+def with_more_models(double: ClearMLDouble, run: Path) -> None:
+    """Put models beside best.pt, a folder among them."""
+    (run / "weights" / "best.onnx").write_bytes(b"onnx")
+    (run / "weights" / "best_saved_model").mkdir()
+    (run / "weights" / "best_saved_model" / "saved_model.pb").write_bytes(b"model")
+
+
 def made_by_hand(double: ClearMLDouble, run: Path) -> None:
     """Make an empty task of another name."""
     project = double.ask("projects.create", name="elsewhere", description="")["id"]
@@ -96,6 +103,9 @@ CASES = {
     "--task-id": Case(made_by_hand, 15, given=True),
     "--verify": Case(nothing, 8, {"aim": Aim.DELIVER_AND_VERIFY}, since="tasks.completed"),
     "verify": Case(told, 8, {"aim": Aim.VERIFY}),
+    "--models": Case(
+        with_more_models, 15, {"wanted": Wanted(models=frozenset(ModelFile))}, since="models.create"
+    ),
     **{f"--without {part.value}": Case(nothing, 8, {"wanted": Wanted(frozenset({part}))}) for part in Part},
 }
 
@@ -151,7 +161,9 @@ def comparable(double: ClearMLDouble) -> Any:
         ("upload", "kept", "never"),
         ("upload", "lost", "after"),
         # what comes between two requests is a step of the test after this one, so "after" is all there is
-        *sampled([(name, "kept", "after") for name in CASES], lambda case: "without" not in case[0]),
+        *sampled(
+            [(name, "kept", "after") for name in CASES], lambda case: "wanted" not in CASES[case[0]].options
+        ),
     ],
 )
 def test_killed_at_every_request(

@@ -40,6 +40,7 @@ from .options import (
     Include,
     Jobs,
     MetricsFile,
+    Models,
     Name,
     New,
     Offline,
@@ -126,6 +127,7 @@ def upload(
     output_uri: OutputUri = None,
     only: Only = None,
     without: Without = None,
+    models: Models = None,
     rules: Rules = None,
     offline: Offline = None,
     dry_run: DryRun = False,
@@ -183,6 +185,7 @@ def watch(
     output_uri: OutputUri = None,
     only: Only = None,
     without: Without = None,
+    models: Models = None,
     rules: Rules = None,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
@@ -285,7 +288,7 @@ def verify_runs(
 def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     """Collect what a command was asked: an argument that has the name of a field is that option."""
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
-    given |= {name: tuple(given.get(name) or ()) or None for name in ("tags", "only", "without")}
+    given |= {name: tuple(given.get(name) or ()) or None for name in ("tags", "only", "without", "models")}
     given |= {"follow_links": tuple(given["follow_links"] or ())}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
     return Options(**given), Choice(tuple(include), tuple(exclude))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..events import Part
+from ..events import ModelFile, Part
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
@@ -214,6 +214,16 @@ Without = Annotated[
         metavar="KIND",
         help="Leave out kinds of things, those of --only; repeat for more, or with commas. A later call"
         " without this option sends them. Default: nothing is left out.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--models",
+        metavar="MODEL",
+        help=f"Which models to send: {_choices(ModelFile)}; repeat for more, or with commas."
+        " Default: best, once the training has finished.",
     ),
 ]
 Rules = Annotated[

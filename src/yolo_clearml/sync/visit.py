@@ -20,6 +20,8 @@ from ..errors import (
 from ..events import Plan, RunState
 from ..replay.rules import Wishes, fitness_by_epoch, main_metric, plan
 from ..replay.wanted import Wanted, in_words
+from ..rundir.further import with_further
+from ..rundir.identity import run_key
 from ..rundir.listing import listing
 from ..rundir.places import left_out, notes, unreadable
 from ..rundir.run import NotARun, Run
@@ -39,17 +41,24 @@ def recognised(path: Path, work: Work, unasked: bool = False) -> UpToDate | tupl
     Where ClearML's configuration has changed since, the server is to be asked first, but for a look that is
     to be ``unasked``.
     """
-    settled = settled_stamp(listing(path, work.follow), work.asked)
     ledger = work.ledgers.load(path)
+    wanted = work.wanted or Wanted.restored(ledger.wanted)
+    settled = _stamp(path, work, wanted)
     sure = ledger.configured == work.server_hint
     proven = sure and ledger.verified == settled
     enough = work.aim is Aim.DELIVER or (work.aim is Aim.DELIVER_AND_VERIFY and proven)
     chosen = work.task_id in (None, ledger.task)
-    chosen = chosen and (work.wanted is None or work.wanted.stored() == ledger.wanted)
+    chosen = chosen and wanted.stored() == ledger.wanted
     if ledger.settled == settled and (sure or unasked) and enough and chosen and not (work.force or work.new):
         facts = Facts.restored(ledger.facts)
         return UpToDate(path, facts, ledger.task, ledger.url, verified=proven, unsure=not sure)
     return settled, ledger
+
+
+def _stamp(path: Path, work: Work, wanted: Wanted) -> str:
+    """Stamp all files that a visit looks at."""
+    further = wanted.further(work.follow).listed(path)
+    return settled_stamp((*listing(path, work.follow), *further), work.asked)
 
 
 @dataclass(slots=True)
@@ -93,7 +102,7 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
         return _failed(path, error, so_far)
     if not isinstance(looked, _Looked):
         return looked
-    ledger = _of_run(so_far.ledger, looked.planned)
+    ledger = _of_run(so_far.ledger, looked.planned.key)
     pending = acknowledged(ledger.pending(looked.planned)).events
     if so_far.unread is not None:
         so_far.pending = pending
@@ -146,11 +155,11 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
     run = scan(path, work.now(), work.stale_after, work.follow)
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)
-    planned = plan(run, work.wishes)
+    so_far.wanted = work.wanted or Wanted.restored(_of_run(ledger, run_key(run)).wanted)
+    run = with_further(run, so_far.wanted.further(work.follow).listed(path))
+    planned = so_far.wanted.chosen(plan(run, work.wishes), run, work.wishes.rules)
     if not work.new and work.task_id is None:
         planned, so_far.notes = _as_made(planned, ledger, work.wishes)
-    so_far.wanted = work.wanted or Wanted.restored(_of_run(ledger, planned).wanted)
-    planned = replace(planned, unwanted=so_far.wanted.without)
     so_far.facts = _with_left_out(facts_of(run, planned, work.wishes), ledger, planned)
     so_far.links = tuple(notes(run.places))
     unread, live = unreadable(path, run.places), run.state is RunState.LIVE
@@ -161,9 +170,9 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
     return _Looked(planned, settled, live, run.again, so_far.links)
 
 
-def _of_run(ledger: Ledger, planned: Plan) -> Ledger:
+def _of_run(ledger: Ledger, key: str) -> Ledger:
     """Give a ledger, or an empty one where it is of another training in the same directory."""
-    return ledger if ledger.run == planned.key else Ledger(run=planned.key)
+    return ledger if ledger.run == key else Ledger(run=key)
 
 
 def _with_left_out(facts: Facts, ledger: Ledger, planned: Plan) -> Facts:
@@ -205,7 +214,7 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
 def _kept_alive(path: Path, known: Live, work: Work, so_far: _SoFar) -> bool:
     """Ping a live run's task, so that it goes on, where that is all there is to do; else False."""
     again = known.outcome.again
-    same = settled_stamp(listing(path, work.follow), work.asked) == known.settled
+    same = _stamp(path, work, work.wanted or Wanted()) == known.settled
     sink = work.sink()
     if not same or (again is not None and work.now() >= again) or not isinstance(sink, Reminder):
         return False
