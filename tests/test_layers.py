@@ -25,18 +25,11 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "rundir": (
         *("choice", "results_csv", "files", "places", "arguments", "checkpoint", "release", "times"),
         *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
-        *("finding", "identity"),
+        *("finding", "identity", "exports", "packing", "further"),
     ),
     "replay": (
-        "eras",
-        "draft",
-        "placeholders",
-        "names",
-        "parameters",
-        "pictures",
-        "guess",
-        "rules",
-        "figures",
+        *("eras", "draft", "placeholders", "names", "parameters", "pictures", "guess", "models", "rules"),
+        *("wanted", "figures"),
     ),
     "sync": (
         *(

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import UsageError
-from .events import Plan
+from .events import ModelFile, Part, Plan
 from .replay.names import SHORTEST_NAME, Wish
 from .replay.placeholders import NoTemplate, Template, template
 from .replay.rules import Wishes, plan
+from .replay.wanted import Wanted, named
 from .rundir.choice import EVERY_RUN, Choice
 from .rundir.finding import Found
+from .rundir.further import with_further
 from .rundir.release import parse_release
 from .rundir.run import NotARun, Run
 from .rundir.scan import scan
@@ -52,6 +54,9 @@ class Options:
     name: str | None = None  # for one run, but for placeholders
     tags: tuple[str, ...] | None = None
     output_uri: str | None = None
+    only: tuple[str, ...] | None = None  # kinds of things, by the names of `events.Part`
+    without: tuple[str, ...] | None = None  # the same, left out
+    models: tuple[str, ...] | None = None  # by the names of `events.ModelFile`
     rules: str | None = None  # a release, as 8.3.100
     offline: Path | None = None
     force: bool = False
@@ -68,6 +73,7 @@ class Options:
     def __post_init__(self) -> None:
         """Check what can be checked without a run or a server; raises UsageError."""
         self.wishes()
+        self.wanted()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
         require(not (self.verify and self.offline), "--verify and --offline cannot be had together.")
         for option, excluded in (
@@ -92,6 +98,13 @@ class Options:
         for folder in self.follow_links:
             require(folder.is_dir(), f"--follow-links {folder} is no folder.")
         return tuple(folder.resolve() for folder in self.follow_links)
+
+    def wanted(self) -> Wanted:
+        """Collect what of a run is to be reported; raises UsageError."""
+        only, without = named("--only", Part, self.only), named("--without", Part, self.without)
+        require(only is None or without is None, "--only and --without cannot be had together.")
+        left_out = frozenset(Part) - only if only is not None else without or frozenset()
+        return Wanted(left_out, named("--models", ModelFile, self.models))
 
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run states; raises UsageError."""
@@ -129,12 +142,15 @@ class Options:
 
 def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
     """Read one run directory; raises RunUnreadable."""
-    return scan(path, time.time(), options.stale_after, options.follow())
+    run = scan(path, time.time(), options.stale_after, options.follow())
+    further = options.wanted().further(options.follow())
+    return run if isinstance(run, NotARun) else with_further(run, further.listed(path))
 
 
 def plan_run(run: Run, options: Options = Options()) -> Plan:
     """Work out everything ClearML should know about a run by now, without sending anything."""
-    return plan(run, options.wishes())
+    wishes = options.wishes()
+    return options.wanted().chosen(plan(run, wishes), run, wishes.rules)
 
 
 def upload(
@@ -166,11 +182,12 @@ def verify(
 ) -> Iterator[Outcome]:
     """Read each run's task back and compare it with the disk, as ``yolo-clearml verify`` does.
 
-    Nothing is changed. The last outcome of a run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate
-    is a Verdict, whose ``differences`` are none where the run is verified.
+    Nothing is changed, and what the last upload was asked to leave out is not compared. The last outcome of a
+    run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate is a Verdict, whose ``differences`` are
+    none where the run is verified.
     """
     stop = stop or threading.Event()
-    return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY), options.jobs, stop)
+    return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY, wanted=None), options.jobs, stop)
 
 
 def watch(
@@ -204,7 +221,8 @@ def watch(
     work = _work(options, stop)
     # whatever comes, it will need the sink; when what is there was looked at, there is time for that
     agenda = Agenda(work.sink.renew, stop, once, idle=work.sink.begin)
-    with Lookout(roots, agenda, say, stop, poll, choice, follow=work.follow):
+    further = options.wanted().further(work.follow)
+    with Lookout(roots, agenda, say, stop, poll, choice, follow=work.follow, further=further):
         if not (agenda.open_runs or (once and agenda.elsewhere)):
             say("There is no run yet; waiting for the first.")
         yield from follow(agenda, work, options.jobs, stop)
@@ -215,7 +233,7 @@ def status(
     options: Options = Options(),
 ) -> Iterator[UpToDate | Pending | Skipped | Failed]:
     """Give how each run stands, from its directory and its ledger, as ``yolo-clearml status`` does."""
-    work = _work(options, threading.Event())
+    work = replace(_work(options, threading.Event()), wanted=None)
     for found in runs:
         if isinstance(found, NotARun):
             yield Skipped(found.path, found.reason, found.hint)
@@ -248,6 +266,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
         ledgers=ledgers,
         server_hint=configuration_stamp(),
         wishes=options.wishes(),
+        wanted=options.wanted(),
         stale_after=options.stale_after,
         follow=options.follow(),
         force=options.force,

@@ -39,11 +39,13 @@ from .options import (
     Include,
     Jobs,
     MetricsFile,
+    Models,
     Move,
     Name,
     New,
     Offline,
     Once,
+    Only,
     OutputUri,
     Paths,
     PendingOnly,
@@ -62,6 +64,7 @@ from .options import (
     Timeout,
     Verbose,
     Verify,
+    Without,
     WithPoll,
 )
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
@@ -124,6 +127,9 @@ def upload(
     move: Move = False,
     tags: Tags = None,
     output_uri: OutputUri = None,
+    only: Only = None,
+    without: Without = None,
+    models: Models = None,
     rules: Rules = None,
     offline: Offline = None,
     dry_run: DryRun = False,
@@ -182,6 +188,9 @@ def watch(
     name: Name = None,
     tags: Tags = None,
     output_uri: OutputUri = None,
+    only: Only = None,
+    without: Without = None,
+    models: Models = None,
     rules: Rules = None,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
@@ -287,7 +296,7 @@ def verify_runs(
 def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     """Collect what a command was asked: an argument that has the name of a field is that option."""
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
-    given |= {"tags": tuple(given.get("tags") or ()) or None}
+    given |= {name: tuple(given.get(name) or ()) or None for name in ("tags", "only", "without", "models")}
     given |= {"follow_links": tuple(given["follow_links"] or ())}
     given |= {"roots": tuple(arguments.get("paths") or arguments.get("roots") or ())}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()

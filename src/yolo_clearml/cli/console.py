@@ -28,7 +28,17 @@ from ..sync.sinks import RecordingSink
 from ..sync.verdict import Verdict
 from .plan_text import noted, plan_json, plan_lines
 from .terminal import Terminal
-from .wording import counted, mending, printable, proof_text, sent_text, shown_path, without, write_line
+from .wording import (
+    as_asked,
+    counted,
+    mending,
+    printable,
+    proof_text,
+    sent_text,
+    shown_path,
+    without,
+    write_line,
+)
 
 _MOST_DIFFERENCES = 20  # of a run, that are spelled out
 _UNSURE = "it was sent under another configuration of ClearML"
@@ -121,6 +131,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         "reason": None,
         "hint": None,
         "missing": [],
+        "without": [],
     }
     match outcome:
         case Started() | Progress() | Gone():
@@ -150,7 +161,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         line |= {"hint": mending(outcome.proof) if differences else None}
     state = facts.state.value if facts.state else None
     line |= {"name": facts.name, "state": state, "epochs": facts.epochs}
-    return line | {"missing": list(facts.missing)}
+    return line | {"missing": list(facts.missing), "without": list(facts.without)}
 
 
 class PlainLines:
@@ -175,7 +186,8 @@ class PlainLines:
             case Delivered() | UpToDate() if outcome.proof is not None:
                 self._proof(run, outcome, outcome.proof)
             case Delivered():
-                self._result(f"{run}: {self._word} {sent_text(outcome)}{self._rest(outcome)}")
+                sent = f"{sent_text(outcome)}{as_asked(outcome.facts)}"
+                self._result(f"{run}: {self._word} {sent}{self._rest(outcome)}")
                 self._notes(run, outcome)
                 self._missing(run, outcome.facts)
             case UpToDate():

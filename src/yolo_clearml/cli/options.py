@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import UsageError
+from ..events import ModelFile, Part
 from ..replay.placeholders import VALUES
 from ..rundir.choice import Shard
 from .standings import SortKey, StateName
@@ -164,7 +165,8 @@ Name = Annotated[
         "-n",
         "--name",
         metavar="NAME",
-        help=f"Name of a task that is made; for many runs, or with --shard, with placeholders: {_PLACEHOLDERS}."
+        help="Name of a task that is made; for many runs, and with --shard, with placeholders:"
+        f" {_PLACEHOLDERS}."
         " Default: the run's own.",
     ),
 ]
@@ -228,6 +230,36 @@ Offline = Annotated[
 
 # -- what is sent -------------------------------------------------------------------------------------
 
+Only = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--only",
+        metavar="KIND",
+        help=f"Send nothing but {_choices(Part)}; repeat for more, or with commas. Not with --without."
+        " Default: everything.",
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--without",
+        metavar="KIND",
+        help="Leave out kinds of things, those of --only; repeat for more, or with commas. A later call"
+        " without this option sends them. Default: nothing is left out.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--models",
+        metavar="MODEL",
+        help=f"Which models to send: {_choices(ModelFile)}; repeat for more, or with commas."
+        " Default: best, once the training has finished.",
+    ),
+]
 Rules = Annotated[
     str | None,
     _option(

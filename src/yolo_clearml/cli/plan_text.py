@@ -28,12 +28,12 @@ from ..events import (
 )
 from ..server import task_log
 from ..sync.outcomes import Delivered, Failed
-from .wording import printable, sent_text, shown_path
+from .wording import as_asked, printable, sent_text, shown_path
 
 
 def plan_lines(outcome: Delivered | Failed, plan: Plan, pending: Sequence[Report]) -> Iterator[str]:
     """Write a plan for a person: every event that would be sent, one a line, the same every time."""
-    yield f"{shown_path(outcome.run)}: would send {sent_text(outcome)}"
+    yield f"{shown_path(outcome.run)}: would send {sent_text(outcome)}{as_asked(outcome.facts)}"
     known = f"  id {outcome.task_id}" if outcome.task_id else ""
     tags = ", ".join(plan.tags) or "-"
     yield printable(f"  task     {plan.project} / {plan.name}  tags {tags}{known}")

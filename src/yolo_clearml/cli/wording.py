@@ -99,9 +99,15 @@ def mending(proof: Verdict) -> str:
     return "To mend it, 'yolo-clearml upload --force' sends everything again, into the same task."
 
 
+def as_asked(facts: Facts) -> str:
+    """Write what a person has left out, as it goes on after what was done: without images and model."""
+    *others, last = facts.without or ("",)
+    return f" without {', '.join(others)}{' and ' if others else ''}{last}" if last else ""
+
+
 def without(facts: Facts) -> str:
-    """Write that files of a run are not sent, as it goes on after what was done: but for 2 files."""
-    return f" but for {counted(len(facts.left_out), 'file')}" if facts.left_out else ""
+    """Write what of a run is not sent, as it goes on after what was done: without model but for 2 files."""
+    return as_asked(facts) + (f" but for {counted(len(facts.left_out), 'file')}" if facts.left_out else "")
 
 
 def proof_text(proof: Verdict, facts: Facts) -> str:
@@ -109,7 +115,8 @@ def proof_text(proof: Verdict, facts: Facts) -> str:
     if proof.task_id is None:
         return "not in ClearML"
     if proof.differences:
-        return f"differs in {counted(len(proof.differences), 'place')}, {proof.facts} are the same"
+        places = counted(len(proof.differences), "place")
+        return f"differs in {places}, {proof.facts} are the same{as_asked(facts)}"
     return f"verified{without(facts)}, {proof.facts} values and files are the same"
 
 

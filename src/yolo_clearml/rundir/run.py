@@ -44,6 +44,7 @@ class Run:
     repeated: frozenset[int] = frozenset()  # epochs that stand in results.csv more than once
     dated: Dated = Dated.FILES  # what the times rest on
     clock: str | None = None  # what was assumed of zones and of clocks that differ, in words
+    since: int | None = None  # nanoseconds; files older are of an earlier training; None: nothing shows that
 
 
 @dataclass(frozen=True, slots=True)

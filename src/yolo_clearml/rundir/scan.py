@@ -32,7 +32,15 @@ from .relatives import Relative, relative_of
 from .release import Releases, guess_releases, known_release, parse_release
 from .results_csv import Table, latest_rows
 from .run import NotARun, Run
-from .state import before_first_epoch, last_row_written, newest_write, own_files, patience, state_of
+from .state import (
+    before_first_epoch,
+    last_row_written,
+    newest_write,
+    own_files,
+    own_since,
+    patience,
+    state_of,
+)
 from .times import Times, when
 
 if TYPE_CHECKING:
@@ -124,6 +132,7 @@ def scan(
         repeated=_repeated(held.rows),
         dated=dating.rests_on,
         clock=taken_for_stopped(dating) if as_copy else dating.clock,
+        since=own_since(held, fit),
     )
 
 

@@ -14,7 +14,6 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Protocol, TypeAlias
 
 from typing_extensions import assert_never
@@ -38,6 +37,7 @@ from ..events import (
     SingleValue,
     Status,
 )
+from ..rundir.exports import link_of
 from ..rundir.files import PNG
 from ..sync.verdict import Difference, Extra, Kind, Verdict
 from .payloads import PLOT_VARIANT, PROPERTIES
@@ -316,8 +316,8 @@ def _model(here: OutputModel, holds: Holds, files: Files) -> Iterator[_Result]:
 
 def recognised(model: OutputModel, holds: Holds) -> HeldModel | None:
     """Find the model the task shows under the file's name, else one that is called as ours."""
-    stem = PurePosixPath(model.file.name).stem
-    shown = [held for held in holds.models if held.link == stem]
+    link = link_of(model.file.name)
+    shown = [held for held in holds.models if held.link == link]
     called = [held for held in holds.models if held.name == model.name]
     return next(iter([*shown, *called]), None)
 

@@ -6,6 +6,7 @@
     log.jsonl                  what the console shows of it, likewise
         data/<project>/<name>.<task id>/metrics/...      the pictures, byte for byte
     <folder>/<name>-<first 8 of the run's key>.pt        a copy of the weights, where the run has a model
+    <folder>/<name>-<first 8 of the run's key>-last.pt   and of further ones, where they are asked for
     <folder>/*.tmp                 being written, or left by a kill: the next export of the run replaces it
 
 The importer looks for the weights outside the session, at the absolute path in task.json. So ``folder`` must
@@ -37,7 +38,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, TypeAlias
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
@@ -58,7 +59,9 @@ from ..events import (
     Status,
 )
 from ..replay.figures import draw_results, picture_size
-from ..rundir.files import open_stamped, replacing
+from ..rundir.exports import framework_of, link_of, stored_name
+from ..rundir.files import replacing
+from ..rundir.packing import open_whole
 from ..sync.sinks import Delivery, Sent, Step, acknowledged
 from . import payloads, task_log
 from .payloads import Json
@@ -139,17 +142,17 @@ class _Session:
 
         An older export of the same run is replaced. Raises ExportUnwritable, RunChanged, RunUnreadable.
         """
-        session, weights = self._folder / f"{self._name}.zip", self._folder / f"{self._name}.pt"
+        session = self._folder / f"{self._name}.zip"
         events = [event for report in reports for event in report.events]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for event in events:
                 if isinstance(event, OutputModel):
                     # the source is vouched for when it is closed, so before the copy gets its name
-                    with replacing(weights) as target, self._content(event) as source:
+                    with replacing(self._weights(event)) as target, self._content(event) as source:
                         yield from _copy(source, target, self._root / event.file.name)
             with replacing(session) as file, ZipFile(file, "w") as archive:
-                yield from self._write(events, archive, weights)
+                yield from self._write(events, archive)
         except IsADirectoryError as cause:
             raise ExportUnwritable(
                 f"{cause.filename or session} cannot be written: {cause.strerror}.",
@@ -162,7 +165,13 @@ class _Session:
             ) from cause
         yield acknowledged(reports)
 
-    def _write(self, events: Sequence[Event], archive: ZipFile, weights: Path) -> Iterator[Sent]:
+    def _weights(self, event: OutputModel) -> Path:
+        """Where the copy of a model lies; that of best.pt has the name of the session."""
+        name = stored_name(event.file)
+        of = "" if event.file.name == "weights/best.pt" else f"-{link_of(event.file.name)}"
+        return self._folder / f"{self._name}{of}{PurePosixPath(name).suffix}"
+
+    def _write(self, events: Sequence[Event], archive: ZipFile) -> Iterator[Sent]:
         # by place, so that of two pictures with one place the last wins, as on a server
         pictures = {self._key(e): e for e in events if isinstance(e, (Image, Plot, DrawnPlot))}
         for key, event in pictures.items():
@@ -180,14 +189,14 @@ class _Session:
                 for line in _lines([{name: value for name, value in console.items() if name != "type"}]):
                     target.write(line)
         with _entry(archive, "task.json", ZIP_DEFLATED) as target:
-            target.write(json.dumps(self._task(events, weights), indent=1).encode())
+            target.write(json.dumps(self._task(events), indent=1).encode())
 
     @contextmanager
     def _content(self, event: _Picture | OutputModel) -> Iterator[BinaryIO]:
         if isinstance(event, DrawnPlot):
             yield io.BytesIO(draw_results(event))
             return
-        with open_stamped(self._root, event.file) as file:
+        with open_whole(self._root, event.file) as file:
             yield file
 
     def _key(self, event: _Picture) -> str:
@@ -219,7 +228,7 @@ class _Session:
                 case Hyperparameters() | Properties() | OutputModel() | Status():
                     pass  # task.json holds these
 
-    def _task(self, events: Iterable[Event], weights: Path) -> Json:
+    def _task(self, events: Iterable[Event]) -> Json:
         """Give what task.json holds: the fields of ``tasks.edit``, and how to make the output models."""
         comment = [self._plan.comment]
         parameters: dict[str, dict[str, Json]] = {
@@ -234,7 +243,7 @@ class _Session:
                 case Status(state) if state in _WENT_ON:
                     comment.append(_WENT_ON[state])
                 case OutputModel():
-                    models.append(self._model(event, weights))
+                    models.append(self._model(event))
                 case _:
                     pass
         task = {
@@ -249,18 +258,20 @@ class _Session:
         }
         return task | ({"output_dest": self._output_uri} if self._output_uri else {})
 
-    def _model(self, event: OutputModel, weights: Path) -> Json:
+    def _model(self, event: OutputModel) -> Json:
         """Give the arguments of ``OutputModel`` and of its ``update_weights``."""
+        link, ending = link_of(event.file.name), PurePosixPath(stored_name(event.file)).suffix
         return {
-            "id": f"{self.task_id}-model",
+            "id": f"{self.task_id}-model" if link == "best" else f"{self.task_id}-model-{link}",
             "init": {
                 "name": event.name,
                 "label_enumeration": dict(event.labels),
-                "framework": "PyTorch",
+                "framework": framework_of(event.file.name),
             },
             "weights": {
-                "weights_filename": str(weights),
-                "target_filename": event.file.name.rpartition("/")[2],
+                "weights_filename": str(self._weights(event)),
+                # the importer shows it by what is before the dot; of two alike, one would replace the other
+                "target_filename": f"{link}{ending}",
                 "iteration": event.iteration,
                 "update_comment": False,  # the path on this machine means nothing there
                 "async_enable": True,  # or a missing file would end the import of everything else

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ..events import Hyperparameters, Image, Properties, Scalar, SingleValue
+from ..events import FileStamp, Hyperparameters, Image, OutputModel, Properties, Scalar, SingleValue
+from ..rundir.exports import framework_of, stored_name
 
 Json: TypeAlias = dict[str, Any]
 
@@ -173,9 +173,9 @@ def plot_key(folder: str, title: str, iteration: int, file_name: str) -> str:
     return _metric_key(folder, title, PLOT_VARIANT, iteration, file_name)
 
 
-def model_key(folder: str, file_name: str) -> str:
+def model_key(folder: str, stamp: FileStamp) -> str:
     """The storage key of a model's weights."""
-    return f"{folder}/models/{PurePosixPath(file_name).name}"
+    return f"{folder}/models/{_short(_storable(stored_name(stamp)))}"
 
 
 def _metric_key(folder: str, title: str, series: str, iteration: int, file_name: str) -> str:
@@ -207,13 +207,13 @@ def url_of(base: str, key: str) -> str:
     return urlunsplit((scheme, host, quote(path), "", ""))
 
 
-def model(event_labels: Mapping[str, int], name: str, uri: str, task_id: str, project_id: str | None) -> Json:
+def model(event: OutputModel, uri: str, task_id: str, project_id: str | None) -> Json:
     """A model entry; not ready, as the SDK makes it, so that it is not published by the way."""
     entry = {
-        "name": name,
+        "name": event.name,
         "uri": uri,
-        "framework": "PyTorch",
-        "labels": dict(event_labels),
+        "framework": framework_of(event.file.name),
+        "labels": dict(event.labels),
         "task": task_id,
         "comment": f"Created by task id: {task_id}",
         "ready": False,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..events import FileStamp, Parameter, Plan, Scalar
-from ..rundir.files import open_stamped
+from ..rundir.packing import open_whole
 from ..sync.verdict import Verdict, no_task
 from .api import Api
 from .compare import Checked, Content, HeldModel, Holds, Place, Same, check, content_of, verdict
@@ -35,6 +35,7 @@ _PLOTS = 200  # in a reply; one drawn by plotly may have 100 kB and more
 _LINES = 5000  # of the console in a reply, as the server has it; some MB
 _MODELS = 500  # in a reply; the server gives no more
 _LARGEST_PLOT = 64 * 2**20  # bytes
+_LARGEST_PACKED = 2**63  # bytes; a folder is as large as it was packed
 _DOWNLOADS = 4  # files at a time
 _PIECE = 2**20  # bytes of a file read at a time
 # what a reply of another shape than the promised one runs into
@@ -93,14 +94,14 @@ def curves(api: Api, task_id: str, titles: Iterable[str]) -> dict[tuple[str, str
 
 
 def checked(api: Api, plan: Plan, root: Path, holds: Holds, same: Same = operator.eq) -> Iterator[Checked]:
-    """Look for each event of a plan in what a task holds, reading its files several at a time.
+    """Look for each event of a plan that is wanted in what a task holds, reading its files several at a time.
 
     ``same`` is that of `compare.check`. Raises FileServerUnreachable where a file cannot be read for certain,
     and RunChanged.
     """
     files = BothSides(api, root)
     with ThreadPoolExecutor(_DOWNLOADS, "verify") as pool:
-        for several in pool.map(lambda report: check(report, holds, files, same), plan.reports):
+        for several in pool.map(lambda report: check(report, holds, files, same), plan.wanted):
             yield from several
 
 
@@ -164,8 +165,9 @@ class BothSides:
 
     def here(self, stamp: FileStamp) -> Content:
         """Read a file of the run; raises RunChanged."""
-        with open_stamped(self._root, stamp) as file:
-            return content_of(iter(lambda: file.read(_PIECE), b""), stamp.size)
+        most = stamp.size if not stamp.members else _LARGEST_PACKED
+        with open_whole(self._root, stamp) as file:
+            return content_of(iter(lambda: file.read(_PIECE), b""), most)
 
     def there(self, url: str, most: int) -> Content | None:
         """Read what is stored at an address, up to ``most`` bytes; raises FileServerUnreachable."""

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeAlias
 from ..errors import FileServerUnreachable
 from ..events import DrawnPlot, Image, OutputModel, Plot
 from ..replay.figures import draw_results, picture_size
-from ..rundir.files import open_stamped
+from ..rundir.packing import open_whole
 from ..sync.sinks import Sent, file_size
 from . import payloads
 from .api import Api
@@ -46,7 +46,7 @@ class Uploads:
             case DrawnPlot():
                 return payloads.plot_key(self._folder, event.title, event.iteration, event.file_name)
             case OutputModel():
-                return payloads.model_key(self._folder, event.file.name)
+                return payloads.model_key(self._folder, event.file)
 
     def destination(self, event: File) -> Destination:
         """Give where a file goes; raises as `Api.call` does, the first time for the output model."""
@@ -107,7 +107,7 @@ class Uploads:
         if isinstance(event, DrawnPlot):
             yield io.BytesIO(draw_results(event))
         else:
-            with open_stamped(self._root, event.file) as file:
+            with open_whole(self._root, event.file) as file:
                 yield file
 
 

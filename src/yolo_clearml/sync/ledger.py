@@ -12,6 +12,7 @@
      "settled": "...",                      stamp of the files when nothing was left to do
      "verified": "...",                     the same stamp, once all was read back and found the same
      "configured": "...",                   stamp of the ClearML configuration that named the server
+     "wanted":  {"without": ["model"]},     what a person has left out; {}: nothing
      "facts":   {...}}                      for a line of output without looking at the run again
 
 Losing it loses nothing: the task is found again by the run's key, and every event has a fixed id.
@@ -35,7 +36,7 @@ from platformdirs import user_state_path
 
 from .. import system
 from ..errors import LedgerUnwritable
-from ..events import STATUS, Plan, Report
+from ..events import STATUS, Part, Plan, Report
 from ..held_file import HeldFile, hold
 
 LEDGER_NAME = ".yolo-clearml.json"
@@ -64,18 +65,25 @@ class Ledger:
     configured: str | None = None  # see configuration_stamp
     facts: Mapping[str, Any] = field(default_factory=dict)  # name, state, epochs: for output only
     anew: bool = False  # --new has begun this copy, and it is not delivered yet
+    wanted: Mapping[str, Any] = field(default_factory=dict)  # see replay.wanted
 
     def pending(self, plan: Plan) -> tuple[Report, ...]:
-        """Give the reports of ``plan`` that this ledger does not know as sent, in their order.
+        """Give the wanted reports of ``plan`` that this ledger does not know as sent, in their order.
 
         Where there is any, the status is among them: to report to a task is to open it again.
         """
         if self.run != plan.key:
-            return plan.reports
-        changed = {r.key for r in plan.reports if self.sent.get(r.key) != r.digest}
+            return plan.wanted
+        changed = {r.key for r in plan.wanted if self.sent.get(r.key) != r.digest}
         if changed:
             changed.add(STATUS)
         return tuple(report for report in plan.reports if report.key in changed)
+
+    def left_out(self, plan: Plan) -> frozenset[Part]:
+        """Give what of ``plan`` is not wanted and was not sent before either."""
+        sent = self.sent if self.run == plan.key else {}
+        unwanted = (report for report in plan.reports if report.part in plan.unwanted)
+        return frozenset(r.part for r in unwanted if r.part and sent.get(r.key) != r.digest)
 
     def forget(self, reports: Sequence[Report], over: Collection[str] = ()) -> Ledger:
         """Note that these reports are about to be sent, so that what the server has of them is unknown.
@@ -324,7 +332,7 @@ def _read(path: Path) -> tuple[int, Ledger] | None:
     texts += [ledger.settled, ledger.verified, ledger.configured]
     sound = all(text is None or isinstance(text, str) for text in texts) and isinstance(ledger.copy, str)
     sound = sound and isinstance(ledger.anew, bool)
-    maps = isinstance(ledger.sent, dict) and isinstance(ledger.facts, dict)
+    maps = all(isinstance(held, dict) for held in (ledger.sent, ledger.facts, ledger.wanted))
     if not sound or not maps or not set(map(type, ledger.sent.values())) <= {str}:
         return None
     return status.st_mtime_ns, ledger

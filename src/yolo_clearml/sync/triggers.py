@@ -38,6 +38,7 @@ from .. import system
 from ..errors import RunUnreadable
 from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import require_folder, run_around, walk
+from ..rundir.further import NOTHING, Further
 from ..rundir.listing import Listed, is_of_a_run, listing
 from .agenda import Agenda
 
@@ -86,8 +87,9 @@ class Lookout(FileSystemEventHandler):
         choice: Choice = EVERY_RUN,
         observe: Callable[[], BaseObserver] = Observer,
         follow: Sequence[Path] = (),
+        further: Further = NOTHING,
     ) -> None:
-        self._choice, self._follow = choice, follow
+        self._choice, self._follow, self._further = choice, follow, further
         self._roots, self._agenda, self._notify, self._poll = _outermost(roots), agenda, notify, poll
         self._stop, self._observe = stop, observe
         self._observer: BaseObserver | None = None
@@ -188,7 +190,7 @@ class Lookout(FileSystemEventHandler):
 
     def _touch(self, named: bytes | str, folder: bool) -> None:
         path = self._as_given(Path(os.fsdecode(named)))
-        if not named or not (folder or is_of_a_run(path.name) or is_of_a_run(f"weights/{path.name}")):
+        if not named or not (folder or self._concerns(path.name)):
             return  # also our own ledger
         with self._lock:
             self._touched[path] = folder or self._touched.get(path, False)
@@ -201,6 +203,10 @@ class Lookout(FileSystemEventHandler):
                 if path == true or true in path.parents:
                     return root / path.relative_to(true)
         return path
+
+    def _concerns(self, name: str) -> bool:
+        places = (name, f"weights/{name}")
+        return any(is_of_a_run(place) or self._further.concerns(place) for place in places)
 
     # -- looking ----------------------------------------------------------------------------------------
 
@@ -340,7 +346,7 @@ class Lookout(FileSystemEventHandler):
 
     def _files(self, run: Path) -> tuple[Listed, ...]:
         try:
-            return listing(run, self._follow)
+            return (*listing(run, self._follow), *self._further.listed(run))
         except RunUnreadable:
             return ()  # the visit reports it
 

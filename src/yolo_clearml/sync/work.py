@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..replay.rules import Wishes
+from ..replay.wanted import Wanted
 from .ledger import Ledgers
 from .outcomes import UpToDate
 from .sinks import Sink
@@ -84,6 +85,7 @@ class Work:
     ledgers: Ledgers
     server_hint: str  # changes when the server may have; known without asking the sink
     wishes: Wishes = field(default_factory=Wishes)
+    wanted: Wanted | None = field(default_factory=Wanted)  # None: as the ledger remembers it
     stale_after: float | None = None  # seconds; None: see scan.scan
     force: bool = False  # send everything again, into the same task
     new: bool = False  # make a new task
