@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -26,11 +26,14 @@ from ..rundir.finding import Found, find_runs
 from ..rundir.run import NotARun
 from ..sync.outcomes import Delivered, Failed, Outcome, Progress, Started, UpToDate
 from ..sync.sinks import RecordingSink
+from .checkup import write_checks
 from .console import Console, Plans, choose, write_error
 from .interruption import Interruption
 from .options import (
+    AnyPaths,
     AsJson,
     ChangesAsJson,
+    ChecksAsJson,
     Command,
     DryRun,
     Exclude,
@@ -50,6 +53,7 @@ from .options import (
     Poll,
     Project,
     Quiet,
+    QuietChecks,
     Retry,
     Roots,
     Rules,
@@ -63,7 +67,9 @@ from .options import (
     Verify,
     WithPoll,
 )
+from .requirements import require_current_folder
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
+from .statuses import status_of_failures
 from .wording import OutputUnwritable, ReaderGone, printable, shown_path, write_line
 
 if TYPE_CHECKING:
@@ -276,8 +282,31 @@ def verify_runs(
         _end(shown, interruption)
 
 
+@app.command(epilog=_ending("yolo-clearml doctor runs/"), cls=Command)
+def doctor(
+    paths: AnyPaths = None,
+    output_uri: OutputUri = None,
+    follow_links: FollowLinks = None,
+    timeout: Timeout = 30.0,
+    as_json: ChecksAsJson = False,
+    quiet: QuietChecks = False,
+) -> None:
+    """Look into what runs rest on, a line each: configuration, server, storage, folders; what to do about it.
+
+    PATH is what would be given to upload or watch. A small file is sent to each storage, read back and
+    deleted.
+    """
+    with _command(quiet, False) as interruption:
+        require_current_folder(locals())
+        options = Options(output_uri=output_uri, follow_links=tuple(follow_links or ()), timeout=timeout)
+        checks = library.diagnose(paths or (), options, interruption.stop)
+        status = write_checks(checks, as_json, quiet, interruption.stop)
+        raise typer.Exit(interruption.status or status)
+
+
 def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     """Collect what a command was asked: an argument that has the name of a field is that option."""
+    require_current_folder(arguments)
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
     given |= {"tags": tuple(given.get("tags") or ()) or None}
     given |= {"follow_links": tuple(given["follow_links"] or ())}
@@ -353,7 +382,7 @@ def _end(shown: _Shown, interruption: Interruption) -> NoReturn:
     if shown.unwritable is not None:
         raise shown.unwritable
     differing = Exit.SOME_FAILED if shown.differs else Exit.OK
-    raise typer.Exit(interruption.status or _status(list(shown.failed.values())) or differing)
+    raise typer.Exit(interruption.status or status_of_failures(list(shown.failed.values())) or differing)
 
 
 def _print_traceback(fault: BaseException) -> None:
@@ -387,21 +416,6 @@ def _found(paths: list[Path], choice: Choice, alone: str | None, stop: threading
         f"Give the directory of that run alone, or leave {alone} out.",
     )
     return found
-
-
-def _status(failed: Sequence[Failed]) -> Exit:
-    """One status for all failures: their own where they agree, the server's where it is at fault.
-
-    What does not pass by itself comes before an outage: it is what ended a watch.
-    """
-    statuses = {failure.error.status for failure in failed}
-    fatal = {failure.error.status for failure in failed if failure.error.fatal}
-    lasting = {failure.error.status for failure in failed if failure.error.fatal and not failure.error.outage}
-    if not statuses:
-        return Exit.OK
-    if len(statuses) == 1:
-        return statuses.pop()
-    return min(lasting or fatal, default=Exit.SOME_FAILED)
 
 
 def main() -> NoReturn:

@@ -46,6 +46,7 @@ _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK),  # a file system without locks
 )
+HOMELESS = Path(os.devnull) / "yolo-clearml"  # a folder that takes no file; it is said once one is needed
 _KEYS = re.compile(r"(CLEARML|TRAINS|ALG)_.*(ACCESS_KEY|SECRET_KEY|TOKEN)")  # variables
 
 
@@ -142,7 +143,7 @@ class FileLedgers:
     def load(self, run: Path) -> Ledger:
         """Read the newest ledger of a run; reading takes no lock, for a ledger is replaced whole."""
         places = [run / LEDGER_NAME]
-        if _state_folder().exists():
+        if os.access(state_folder(), os.X_OK):  # it may be in the home of another user
             places.append(_state_path(run))
         found = [read for place in places if (read := _read(place)) is not None]
         return max(found, key=lambda read: read[0])[1] if found else Ledger()
@@ -336,6 +337,11 @@ _IN_THE_WAY = {errno.EISDIR: "a directory", errno.ELOOP: "a link"}
 
 
 def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
+    if HOMELESS in path.parents:
+        return LedgerUnwritable(
+            f"The run directory takes no {LEDGER_NAME}, and this user has no home folder to keep it in.",
+            f"Set {STATE_DIR_VARIABLE} to a folder that can be written.",
+        )
     if error.errno in _IN_THE_WAY:
         there = error.filename or path
         return LedgerUnwritable(
@@ -348,7 +354,8 @@ def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
     )
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
+    """Give the folder of the ledgers that run directories do not take; `HOMELESS` where there is none."""
     return _folder_named(os.environ.get(STATE_DIR_VARIABLE))
 
 
@@ -359,12 +366,12 @@ def _folder_named(chosen: str | None) -> Path:
     try:
         return user_state_path("yolo-clearml")
     except RuntimeError:  # a user without a home, as a bare number has none
-        return Path(os.devnull) / "yolo-clearml"  # takes no file: that is said once one is needed
+        return HOMELESS
 
 
 def _state_path(run: Path) -> Path:
     name = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:32]
-    return _state_folder() / f"{name}.json"
+    return state_folder() / f"{name}.json"
 
 
 def _written_at(path: Path) -> int:
