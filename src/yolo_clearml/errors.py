@@ -108,6 +108,17 @@ class NotConfigured(YoloClearmlError):
     fatal = True
 
 
+class NoTemporaryFolder(YoloClearmlError):
+    """No folder takes a temporary file, of which ClearML's SDK and matplotlib need one to be imported."""
+
+    status = Exit.NOT_CONFIGURED
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no folder for temporary files that can be written.", "Set TMPDIR to one that can."
+        )
+
+
 class CredentialsRefused(YoloClearmlError):
     """The server does not accept the key pair."""
 

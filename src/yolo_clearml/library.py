@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import UsageError
+from . import __version__
+from .errors import NoTemporaryFolder, UsageError
 from .events import ModelFile, Part, Plan
 from .replay.names import SHORTEST_NAME, Wish
 from .replay.placeholders import NoTemplate, Template, template
@@ -21,6 +22,7 @@ from .rundir.further import with_further
 from .rundir.release import parse_release
 from .rundir.run import NotARun, Run
 from .rundir.scan import scan
+from .sync.checks import Check, failed, not_checked, releases, surroundings
 from .sync.engine import sync
 from .sync.ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
 from .sync.outcomes import Failed, Outcome, Pending, Skipped, UpToDate
@@ -241,6 +243,39 @@ def status(
             yield standing(found, work)
 
 
+def diagnose(
+    paths: Iterable[Path] = (), options: Options = Options(), stop: threading.Event | None = None
+) -> Iterator[Check]:
+    """Check what an upload or a watch of ``paths`` rests on, as ``yolo-clearml doctor`` does.
+
+    Of the options ``output_uri``, ``timeout`` and ``follow_links`` count. What is wrong is a Check that has
+    failed, and no error; what could not be looked into, because something before it failed, is one as well.
+    Nothing of what is made on the way stays, but where a Check warns of it.
+    """
+    paths = list(paths)
+    stop = stop or threading.Event()
+    yield releases(__version__)
+    try:
+        _require_temporary_folder()
+    except NoTemporaryFolder as error:
+        yield failed("temporary files", error)
+        yield not_checked("server", "ClearML's SDK cannot be imported.")
+    else:
+        from .server.diagnosis import connection
+
+        yield from connection(options.output_uri, options.timeout, stop)
+    yield from surroundings(paths, options.follow())
+
+
+def _require_temporary_folder() -> None:
+    import tempfile
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as cause:
+        raise NoTemporaryFolder from cause
+
+
 def _work(options: Options, stop: threading.Event) -> Work:
     """Choose where reports go and what remembers them; the heavy imports wait until a run needs them."""
 
@@ -250,6 +285,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
         return OfflineSink(options.offline or Path(), options.output_uri)
 
     def online() -> Sink:
+        _require_temporary_folder()
         from .server.sink import ClearmlSink
 
         return ClearmlSink(options.timeout, options.output_uri, stop)

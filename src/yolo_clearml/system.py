@@ -41,6 +41,13 @@ _EXTENDED = "\\\\?\\"
 _LONG = 180  # characters of a folder; with the longest name of a run's file it stays below Windows' 260
 
 
+def described() -> str:
+    """Name the Python and the system that this runs on."""
+    import platform
+
+    return f"Python {platform.python_version()} on {platform.system()} {platform.release()}"
+
+
 def extended(path: str) -> str:
     r"""Write an absolute path of Windows such that it may have any length: ``\\?\C:\...``, ``\\?\UNC\...``.
 

@@ -31,6 +31,7 @@ from .terminal import Terminal
 from .wording import (
     as_asked,
     counted,
+    hint_of,
     mending,
     printable,
     proof_text,
@@ -86,7 +87,7 @@ def choose(
 
 def write_error(error: YoloClearmlError) -> None:
     """Write what happened and what to do next."""
-    write_line(sys.stderr, f"yolo-clearml: {printable(str(error))}\n  {printable(error.hint)}")
+    write_line(sys.stderr, f"yolo-clearml: {printable(str(error))}\n  {printable(hint_of(error))}")
 
 
 class JsonLines:
@@ -150,7 +151,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         case Failed():
             line |= {"outcome": "failed", "task_id": outcome.task_id, "url": outcome.url}
             line |= {"events": outcome.events, "files": outcome.files, "bytes": outcome.size}
-            line |= {"reason": str(outcome.error), "hint": outcome.error.hint}
+            line |= {"reason": str(outcome.error), "hint": hint_of(outcome.error)}
         case _:
             assert_never(outcome)
     facts = outcome.facts
@@ -198,7 +199,7 @@ class PlainLines:
                 if self._verbose or outcome.run in self._named:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
-                reason = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                reason = f"{printable(str(outcome.error))} {printable(hint_of(outcome.error))}"
                 alike = self._failures[reason] = self._failures.get(reason, 0) + 1
                 if self._verbose or alike <= _MOST_ALIKE:
                     why = f": {reason}" if alike == 1 else " for the same reason"

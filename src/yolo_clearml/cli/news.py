@@ -16,7 +16,7 @@ from ..events import RunState
 from ..sync.outcomes import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .console import Console, JsonLines
 from .live_table import LiveTable
-from .wording import as_asked, printable, sent_text, shown_path, write_line
+from .wording import as_asked, hint_of, printable, sent_text, shown_path, write_line
 
 _NOT_SHOWN = ("away", "again", "as all")  # failures that are not shown for this run, or not yet
 _DUMB = ("dumb", "unknown")  # terminals on which nothing can be drawn anew
@@ -84,7 +84,7 @@ class Watching:
         if self._live is not None:
             self._live.show(outcome)
             if new and isinstance(outcome, Failed) and same not in _NOT_SHOWN:
-                reason = f"{outcome.error} {outcome.error.hint}"
+                reason = f"{outcome.error} {hint_of(outcome.error)}"
                 self._alert(f"{shown_path(outcome.run)}: failed: {reason}")
         elif new and (same not in _NOT_SHOWN or self._as_json):
             self._inner.show(outcome)
@@ -147,7 +147,7 @@ class WatchLines:
                 if self._verbose:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
-                reason = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                reason = f"{printable(str(outcome.error))} {printable(hint_of(outcome.error))}"
                 write_line(sys.stderr, f"{run}: failed: {reason}")
             case _:
                 assert_never(outcome)

@@ -68,6 +68,7 @@ def _path(metavar: str) -> Any:
 
 
 Paths = Annotated[list[Path], _path("PATH")]
+AnyPaths = Annotated[list[Path] | None, _path("[PATH]")]
 Roots = Annotated[list[Path], _path("ROOT")]
 
 # -- which runs ---------------------------------------------------------------------------------------
@@ -358,6 +359,8 @@ MetricsFile = Annotated[
 ]
 AsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per run on stdout.")]
 ChangesAsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per change on stdout.")]
+ChecksAsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per check on stdout.")]
+QuietChecks = Annotated[bool, _flag(_OUTPUT, "-q", "--quiet", help="Only what is not well.")]
 Quiet = Annotated[bool, _flag(_OUTPUT, "-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[
     bool, _flag(_OUTPUT, "-v", "--verbose", help="Also what is skipped, and what is not on disk.")

@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 from ..events import RunState
 from ..sync.outcomes import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from ..sync.verdict import Verdict
-from .wording import counted, mending, printable, proof_text, shown_path, size_text, without
+from .wording import counted, hint_of, mending, printable, proof_text, shown_path, size_text, without
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -161,7 +161,7 @@ class Terminal:
         skipped = sorted(self._skipped, key=lambda outcome: natural(outcome.run))
         self._facts("Skipped, because it", [(o.reason, shown_path(o.run)) for o in skipped], 0)
         failures = [outcome for outcome in done if isinstance(outcome, Failed)]
-        alike = [((str(o.error), o.error.hint), below(o.run, folder)) for o in failures]
+        alike = [((str(o.error), hint_of(o.error)), below(o.run, folder)) for o in failures]
         for (text, hint), runs in _grouped(alike):
             self._gap()
             who = runs[0] if len(runs) == 1 else f"{len(runs)} runs"

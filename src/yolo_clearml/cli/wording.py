@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import system
-from ..errors import Exit, YoloClearmlError
+from ..errors import (
+    CredentialsRefused,
+    Exit,
+    FileElsewhere,
+    FileServerUnreachable,
+    NotConfigured,
+    ServerFailing,
+    ServerUnreachable,
+    YoloClearmlError,
+)
 from ..sync.outcomes import Delivered, Facts, Failed
 from ..sync.verdict import Verdict
 
@@ -26,6 +35,8 @@ def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error(PLAINLY, _plainly)
+_LOOKED_INTO = (NotConfigured, CredentialsRefused, ServerUnreachable, FileServerUnreachable)
+_OF_ONE_REQUEST = (ServerFailing, FileElsewhere)
 
 
 def size_text(size: int) -> str:
@@ -52,6 +63,12 @@ def shown_path(path: Path) -> str:
 def printable(text: str) -> str:
     """Make text from an untrusted directory safe for a terminal: no control characters, one line."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def hint_of(error: YoloClearmlError) -> str:
+    """Give what to do about an error, with the command that looks into it where that may show more."""
+    shows = isinstance(error, _LOOKED_INTO) and not isinstance(error, _OF_ONE_REQUEST)
+    return f"{error.hint} 'yolo-clearml doctor' shows where it fails." if shows else error.hint
 
 
 class ReaderGone(Exception):

@@ -47,6 +47,7 @@ _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK),  # a file system without locks
 )
+HOMELESS = Path(os.devnull) / "yolo-clearml"  # a folder that takes no file; it is said once one is needed
 _KEYS = re.compile(r"(CLEARML|TRAINS|ALG)_.*(ACCESS_KEY|SECRET_KEY|TOKEN)")  # variables
 
 
@@ -150,7 +151,7 @@ class FileLedgers:
     def load(self, run: Path) -> Ledger:
         """Read the newest ledger of a run; reading takes no lock, for a ledger is replaced whole."""
         places = [run / LEDGER_NAME]
-        if _state_folder().exists():
+        if os.access(state_folder(), os.X_OK):  # it may be in the home of another user
             places.append(_state_path(run))
         found = [read for place in places if (read := _read(place)) is not None]
         return max(found, key=lambda read: read[0])[1] if found else Ledger()
@@ -263,6 +264,11 @@ _IN_THE_WAY = {errno.EISDIR: "a directory", errno.ELOOP: "a link"}
 
 
 def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
+    if HOMELESS in path.parents:
+        return LedgerUnwritable(
+            f"The run directory takes no {LEDGER_NAME}, and this user has no home folder to keep it in.",
+            f"Set {STATE_DIR_VARIABLE} to a folder that can be written.",
+        )
     if error.errno in _IN_THE_WAY:
         there = error.filename or path
         return LedgerUnwritable(
@@ -275,7 +281,8 @@ def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
     )
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
+    """Give the folder of the ledgers that run directories do not take; `HOMELESS` where there is none."""
     return _folder_named(os.environ.get(STATE_DIR_VARIABLE))
 
 
@@ -283,16 +290,17 @@ def _state_folder() -> Path:
 def _folder_named(chosen: str | None) -> Path:
     if chosen:
         return Path(chosen)
-    with contextlib.suppress(RuntimeError):  # a user without a home, as a bare number has none
+    try:
         folder = user_state_path("yolo-clearml")
-        if folder.is_absolute():  # platformdirs 4.0 gives "~" for an unknown home, a name like any other
-            return folder
-    return Path(os.devnull) / "yolo-clearml"  # takes no file: that is said once one is needed
+    except RuntimeError:  # a user without a home, as a bare number has none
+        return HOMELESS
+    # platformdirs 4.0 gives "~" for an unknown home, a name like any other
+    return folder if folder.is_absolute() else HOMELESS
 
 
 def _state_path(run: Path) -> Path:
     name = hashlib.sha256(os.fsencode(system.true_path(run))).hexdigest()[:32]
-    return _state_folder() / f"{name}.json"
+    return state_folder() / f"{name}.json"
 
 
 def _written_at(path: Path) -> int:

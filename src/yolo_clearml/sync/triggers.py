@@ -135,7 +135,7 @@ class Lookout(FileSystemEventHandler):
             for root in [root for root, home in self._homes.items() if home is not None]:
                 observer.schedule(self, _entered(root), recursive=True, event_filter=_KINDS)
             observer.start()
-            self._require_room()
+            require_room(self._observe)
         except OSError as error:
             self._poll_instead(error)
 
@@ -143,20 +143,6 @@ class Lookout(FileSystemEventHandler):
         if self._observer is not None:
             self._silence()
             self._listen()
-
-    def _require_room(self) -> None:
-        """Raise OSError where inotify takes no more watches: it then lacks some of ours, without a word."""
-        if not system.INOTIFY:
-            return
-        observer = self._observe()
-        try:
-            # of what is always there: watchdog 6 keeps files open each time it does not find what to watch
-            observer.schedule(FileSystemEventHandler(), os.sep)
-            observer.start()
-        finally:
-            observer.stop()
-            if observer.is_alive():
-                observer.join()
 
     def _poll_instead(self, error: OSError) -> None:
         self._silence()
@@ -262,7 +248,7 @@ class Lookout(FileSystemEventHandler):
             self._list_in = _LIST_EVERY
         if self._observer is not None:
             try:
-                self._require_room()
+                require_room(self._observe)
             except OSError as error:
                 if error.errno in _LIMITS:
                     self._poll_instead(error)
@@ -361,6 +347,21 @@ class Lookout(FileSystemEventHandler):
                     del known[path]
                 self._unlisted.discard(path)
                 self._agenda.forget(path)
+
+
+def require_room(observe: Callable[[], BaseObserver] = Observer) -> None:
+    """Raise OSError where inotify takes no more watches: it then lacks some of ours, without a word."""
+    if not system.INOTIFY:
+        return
+    observer = observe()
+    try:
+        # of what is always there: watchdog 6 keeps files open each time it does not find what to watch
+        observer.schedule(FileSystemEventHandler(), os.sep)
+        observer.start()
+    finally:
+        observer.stop()
+        if observer.is_alive():
+            observer.join()
 
 
 def _outermost(roots: Sequence[Path]) -> list[Path]:
