@@ -60,7 +60,7 @@ ONLY_IN = {
     **{"matplotlib": ("replay.figures",), "PIL": ("replay.figures",), "yaml": ("rundir.arguments",)},
     **{"watchdog": ("sync.triggers",), "filelock": ("system",), "platformdirs": ("sync.ledger",)},
     **{"pathspec": ("rundir.choice",), "prometheus_client": ("cli.metrics",)},
-    **{"rich": ("cli.terminal", "cli.live_table"), "typer": ("cli.options", "cli.app")},
+    **{"rich": ("cli.terminal", "cli.live_table"), "typer": ("cli.options", "cli.running", "cli.app")},
 }
 
 

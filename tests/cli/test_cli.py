@@ -454,7 +454,7 @@ def test_not_configured(
     assert "clearml-init" in ended.err
 
 
-@pytest.mark.parametrize("where", ["cli.app.find_runs", "library.upload"])
+@pytest.mark.parametrize("where", ["cli.requirements.find_runs", "library.upload"])
 @pytest.mark.parametrize("kind", [KeyError, BrokenPipeError, EOFError])
 def test_a_fault_of_ours(
     run_cli: Run,
