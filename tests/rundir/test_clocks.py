@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zoneinfo
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -65,11 +66,17 @@ def test_a_date_that_fits_no_zone_is_that_of_a_copy(hours: float, copied: bool) 
     assert (dating.written < WRITTEN) == copied
 
 
-def test_no_zone_fits_the_times_of_a_copy() -> None:
-    """Made some days later, it is dated in this machine's zone, as is said."""
-    dating = dated(WRITTEN, naive(-50), 0, False, fresh=True)
-    assert (Dated.CHECKPOINT_NAIVE, None) == (dating.rests_on, dating.clock)
-    assert abs(WRITTEN - 50 * HOUR - dating.written) <= 15 * HOUR
+def test_no_zone_fits_the_times_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made some hours or days later, it is dated in this machine's zone, as is said."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    for hours in (-50, -5):
+        dating = dated(WRITTEN, naive(hours), 0, False, fresh=True)
+        assert Dating(WRITTEN + hours * HOUR, Dated.CHECKPOINT_NAIVE) == dating
+    # a copy is not older than its training: this date is of a zone farther east
+    assert "UTC+05:00" in str(dated(WRITTEN, naive(5), 0, False, fresh=True).clock)
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_a_clock_that_is_off_in_every_zone() -> None:
