@@ -49,6 +49,13 @@ def windows(tmp_path: Path) -> Iterator[Windows]:  # pytest asks who the user is
         yield stand_in
 
 
+@pytest.fixture
+def patch(windows: Windows) -> Iterator[pytest.MonkeyPatch]:
+    """Give what changes more than Windows does, and is undone before that is."""
+    with pytest.MonkeyPatch.context() as more:
+        yield more
+
+
 # -- the stand-in itself ----------------------------------------------------------------------------------
 
 
@@ -81,13 +88,13 @@ def test_the_stand_in_refuses_what_windows_has_not(windows: Windows, tmp_path: P
 
 @pytest.mark.parametrize("other", ["linux", "darwin"])
 def test_what_is_right_elsewhere_fails_there(
-    windows: Windows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+    windows: Windows, patch: pytest.MonkeyPatch, tmp_path: Path, other: str
 ) -> None:
     """With the other branch of the one module, nothing is read, held or written."""
     (tmp_path / "results.csv").write_bytes(b"")
     for name, value in vars(system_as(other)).items():
         if not name.startswith("__"):
-            monkeypatch.setattr(system, name, value, raising=False)
+            patch.setattr(system, name, value, raising=False)
     with pytest.raises(AttributeError), open_regular(tmp_path, "results.csv"):
         pass
     with pytest.raises(AttributeError), FileLedgers().hold(tmp_path):
@@ -256,13 +263,12 @@ def test_exported(windows: Windows, small_run: Path, tmp_path: Path, drawn_once:
 
 
 def test_a_table_that_is_held_open_is_looked_at_again(
-    windows: Windows, server: ClearMLDouble, small_run: Path
+    windows: Windows, patch: pytest.MonkeyPatch, server: ClearMLDouble, small_run: Path
 ) -> None:
     """By a spreadsheet, or a trainer that shares it with nobody: skipped by name, and no failure."""
     windows.held_open.add(small_run / "results.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(system.open_below.__globals__, "_PATIENCE", 0.05)
-        (outcome,) = upload([small_run])
+    patch.setitem(system.open_below.__globals__, "_PATIENCE", 0.05)
+    (outcome,) = upload([small_run])
     assert isinstance(outcome, Skipped)
     assert "held open" in outcome.hint and "results.csv" in outcome.hint
     assert windows.refused > 1  # it was tried for a while
@@ -289,7 +295,7 @@ def test_what_is_no_regular_file_is_refused(
 
 @pytest.mark.parametrize("swap", ["file", "folder"])
 def test_a_link_that_comes_between_the_look_and_the_opening_is_refused(
-    windows: Windows, tmp_path: Path, swap: str, monkeypatch: pytest.MonkeyPatch
+    windows: Windows, patch: pytest.MonkeyPatch, tmp_path: Path, swap: str
 ) -> None:
     """What was opened is compared with what is there: the nearest that Windows has to openat."""
     root = tmp_path / "run"
@@ -304,7 +310,7 @@ def test_a_link_that_comes_between_the_look_and_the_opening_is_refused(
         place.symlink_to(outside / "secret" if swap == "file" else outside)
         return genuine(path, flags, *mode)
 
-    monkeypatch.setattr(os, "open", opened)
+    patch.setattr(os, "open", opened)
     with pytest.raises(OSError), open_regular(root, "weights/secret"):
         pass
 
@@ -312,8 +318,9 @@ def test_a_link_that_comes_between_the_look_and_the_opening_is_refused(
 # -- signals, and readers that have gone ------------------------------------------------------------------
 
 
-def test_ctrl_break_is_a_wish_to_stop(windows: Windows) -> None:
+def test_ctrl_break_is_a_wish_to_stop(windows: Windows, patch: pytest.MonkeyPatch) -> None:
     """As is the closing of a console: Windows sends the same."""
+    patch.setattr("yolo_clearml.cli.interruption._GRACE", 1e6)  # or this process would end
     with Interruption(quiet=True) as interruption:
         signal.raise_signal(signal.SIGBREAK)  # type: ignore[attr-defined,unused-ignore]
         assert interruption.stop.is_set()
