@@ -100,7 +100,7 @@ if sys.platform == "win32":
         return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_reparse_tag", 0) & _NAME_SURROGATE)
 
     def _refuse(path: Path, why: int) -> OSError:
-        return OSError(why, os.strerror(why), str(path))
+        return OSError(why, os.strerror(why), plain(str(path)))
 
     def _require_plain(path: Path) -> os.stat_result:
         status = os.lstat(path)

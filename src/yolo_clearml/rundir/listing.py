@@ -118,7 +118,7 @@ def _list_behind(path: Path, follow: Sequence[Path], found: list[Listed]) -> Non
     """List the weights behind a link in place of their folder, or else that link."""
     if follow and follow_link(path / "weights", follow) is not None:
         for name in WEIGHTS:
-            if os.path.lexists(path / name):
+            if os.path.lexists(system.reach(path / name)):
                 list_link(path, name, follow, found)
         return
     with contextlib.suppress(OSError):  # since it was listed

@@ -218,7 +218,9 @@ class Lookout(FileSystemEventHandler):
         """Work through what events have touched."""
         with self._lock:
             touched, self._touched = self._touched, {}
-        gone = {path for path, folder in touched.items() if folder and not os.path.lexists(path)}
+        gone = {
+            path for path, folder in touched.items() if folder and not os.path.lexists(system.reach(path))
+        }
         if gone:
             self._drop(gone)
         for place in self._roots:
@@ -287,7 +289,7 @@ class Lookout(FileSystemEventHandler):
         rows = _rows_stamp(run)
         if rows is None and run_around(run, run) is None:
             self._drop({run})
-            if os.path.lexists(run):
+            if os.path.lexists(system.reach(run)):
                 self._explore(run)  # it is something else now
             return
         files = self._files(run) if at_files or rows != seen.rows else seen.files
@@ -316,7 +318,7 @@ class Lookout(FileSystemEventHandler):
                 self._agenda.notice(folder.found)
             if unlisted:  # for now; whether it stays so is seen again and again
                 self._unlisted.add(path)
-        if not os.path.lexists(place):
+        if not os.path.lexists(system.reach(place)):
             self._drop({place})
 
     def _found(self, run: Path, changed: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import system
 from ..errors import (
     HoldsLess,
     RunBusy,
@@ -117,7 +118,7 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
 
 def _failed(path: Path, error: YoloClearmlError, so_far: _SoFar) -> Failed:
     _drop_frames(error)
-    there = os.path.lexists(path)
+    there = os.path.lexists(system.reach(path))
     failure = error if there else RunGone(f"{path} is not there any more.", "Give the path it has now.")
     ledger = so_far.ledger
     return Failed(
