@@ -195,3 +195,11 @@ def test_what_was_made_is_found_after_its_reply_is_lost(
     asked = [request.endpoint for request in server.requests]
     assert 1 == asked.count(endpoint)
     assert not {"tasks.delete", "models.delete"} & set(asked)
+
+
+def test_errors_beside_as_many_events_as_were_sent_are_no_confirmation(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
+    """Of two numbers that contradict each other, neither is believed."""
+    server.fault("events.add_batch", Altered(lambda data: data | {"errors": 1}), times=None)
+    assert isinstance(upload([make_run(DETECT)])[0], Failed)
