@@ -142,6 +142,19 @@ def test_a_current_folder_that_was_deleted(
         assert "is a path from the current folder on, which is not there any more." in ended.err
 
 
+def test_a_home_in_which_the_sdk_looks_for_its_configuration_in_vain(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a process of its own, for it looks once: the variable is named that leads it elsewhere."""
+    monkeypatch.delenv("CLEARML_CONFIG_FILE")
+    monkeypatch.setenv("HOME", f"{tmp_path}/{'x' * 300}")
+    ended = subprocess.run([*COMMAND, "upload", str(run)], capture_output=True, text=True, timeout=120)
+    assert (Exit.NOT_CONFIGURED, "") == (ended.returncode, ended.stdout)
+    assert "CLEARML_CONFIG_FILE" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert {} == server.tasks
+
+
 # -- for real ---------------------------------------------------------------------------------------------
 
 _READ_ONLY = "mount -o remount,bind,ro / && mount -t tmpfs none {free} && exec "

@@ -186,7 +186,7 @@ def configured_host() -> str:
     except OSError as cause:
         raise NotConfigured(
             f"ClearML's configuration in {cause.filename} cannot be read: {cause.strerror}.",
-            "Make it readable, or name another file with CLEARML_CONFIG_FILE.",
+            "Make it readable, or set CLEARML_CONFIG_FILE to another file, be it an empty one.",
         ) from cause
 
 
