@@ -10,6 +10,8 @@ from conftest import MakeRun
 from double import ClearMLDouble
 from test_cli import Ended, Run, run_cli, small  # noqa: F401  fixtures
 
+from yolo_clearml.errors import UsageError
+from yolo_clearml.library import Options, watch
 from yolo_clearml.replay.placeholders import VALUES
 
 
@@ -34,6 +36,15 @@ def test_a_watch_gives_names_as_well(run_cli: Run, server: ClearMLDouble, make_r
     make_run("v8.4.190-detect-noplots", "ann/train")
     assert 0 == run_cli("watch", "runs", "--once", "--name", "{parent}", "-p", "Lab/{path}").status
     assert {("Lab/ann/train", "ann")} == names(server)
+
+
+def test_a_program_need_not_give_its_roots_twice(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Of a watch they are known; a move of each look is none."""
+    run = make_run("v8.4.190-detect-noplots", "ann/train")
+    list(watch([run.parents[1]], Options(project="Lab/{path}"), once=True))
+    assert {("Lab/ann/train", "train")} == names(server)
+    with pytest.raises(UsageError, match="--move"):
+        next(watch([run.parents[1]], Options(project="Lab", move=True)))
 
 
 def test_a_rehearsal_shows_the_names_and_the_move(

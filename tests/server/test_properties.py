@@ -15,7 +15,9 @@ from live import expected, tell
 from uploading import end_state, fails, upload
 
 from yolo_clearml.replay.parameters import COMPARED
-from yolo_clearml.sync.ledger import FileLedgers
+from yolo_clearml.replay.rules import Wishes
+from yolo_clearml.rundir.listing import listing
+from yolo_clearml.sync.ledger import FileLedgers, settled_stamp
 from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
 from yolo_clearml.sync.verdict import Kind, Verdict
 from yolo_clearml.sync.work import Aim
@@ -43,7 +45,8 @@ def earlier(server: ClearMLDouble, make_run: MakeRun) -> Earlier:
 def forget(run: Path) -> None:
     with FileLedgers().hold(run) as held:
         sent = {**held.ledger.sent, "properties": "0" * 16}
-        held.save(replace(held.ledger, sent=sent, settled="0" * 32))
+        settled = settled_stamp(listing(run), repr((Wishes(), None)))  # as that version wrote it
+        held.save(replace(held.ledger, sent=sent, settled=settled))
 
 
 def properties(server: ClearMLDouble) -> dict[str, str]:

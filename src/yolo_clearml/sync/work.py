@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from ..replay.parameters import COMPARED
 from ..replay.rules import Wishes
 from ..replay.wanted import Wanted
 from .ledger import Ledgers
@@ -99,7 +100,8 @@ class Work:
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
 
     def __post_init__(self) -> None:
-        self.asked = repr((self.wishes, self.stale_after))  # what is followed shows in the listing
+        # what is followed shows in the listing; and a run that was settled without a property is not, with it
+        self.asked = repr((self.wishes, self.stale_after, *COMPARED))
 
 
 @dataclass(frozen=True, slots=True)
