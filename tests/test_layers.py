@@ -45,7 +45,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "server": (
         *("payloads", "task_log", "compare", "exchange", "storage_failures", "storage", "file_server"),
         *("session", "api", "ownership", "reader", "recognition", "adoption", "siblings", "destination"),
-        *("tasks", "batches", "uploads", "models", "delivery", "sink", "offline"),
+        *("tasks", "batches", "uploads", "models", "artifacts", "delivery", "sink", "offline"),
     ),
     "top": ("library",),
     "cli": (

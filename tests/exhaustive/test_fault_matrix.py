@@ -43,6 +43,8 @@ from timelines import Clock, Watch
 from uploading import end_state, upload
 
 from yolo_clearml.errors import Exit
+from yolo_clearml.replay.wanted import Wanted
+from yolo_clearml.rundir.choice import FileChoice
 from yolo_clearml.server import exchange
 from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.sync.work import Aim
@@ -200,6 +202,14 @@ def grown(stage: Stage) -> None:
     shutil.copytree(whole, stage.run, dirs_exist_ok=True)
 
 
+def noted(stage: Stage) -> None:
+    """A run with a further file, that is asked for."""
+    notes = stage.run / "notes.txt"
+    notes.write_text("it converges")
+    os.utime(notes, (1.6e9, 1.6e9))
+    stage.options["wanted"] = Wanted(artifacts=FileChoice(("notes.txt",)))
+
+
 LOGIN = {"auth.login", "tasks.get_all_ex"}
 SEND = {"tasks.started", "tasks.edit_hyper_params", "events.add_batch", "files:POST", "tasks.completed"}
 SEND |= {"events.get_task_log"}
@@ -224,6 +234,7 @@ SCENARIOS: dict[str, tuple[Prepare, set[str]]] = {
     "renamed": (renamed, LOGIN | SEND | (MODEL - {"models.create"}) | {"models.edit"}),
     "raced": (raced, LOGIN | MAKE | SEND | MODEL | {"tasks.delete", "models.delete"}),
     "verify": (uploaded, LOGIN | READ),
+    "artifacts": (noted, LOGIN | MAKE | SEND | MODEL | {"tasks.add_or_update_artifacts"}),
     "grown": (
         grown,
         LOGIN | SEND - {"tasks.started"} | MODEL | {"projects.get_all_ex", "tasks.edit_runtime"},
@@ -238,6 +249,7 @@ STRUCK = {
     "raced": {"tasks.delete", "models.delete"},
     "task-id": {"tasks.get_all_ex", "tasks.edit_hyper_params", "tasks.started"},
     "grown": {"tasks.edit_runtime"},
+    "artifacts": {"tasks.add_or_update_artifacts"},
 }
 
 

@@ -29,6 +29,7 @@ from ..sync.sinks import RecordingSink
 from .console import Console, Plans, choose, write_error
 from .interruption import Interruption
 from .options import (
+    ArtifactGlobs,
     AsJson,
     ChangesAsJson,
     Command,
@@ -128,6 +129,7 @@ def upload(
     only: Only = None,
     without: Without = None,
     models: Models = None,
+    artifacts: ArtifactGlobs = None,
     rules: Rules = None,
     offline: Offline = None,
     dry_run: DryRun = False,
@@ -186,6 +188,7 @@ def watch(
     only: Only = None,
     without: Without = None,
     models: Models = None,
+    artifacts: ArtifactGlobs = None,
     rules: Rules = None,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
@@ -289,7 +292,7 @@ def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     """Collect what a command was asked: an argument that has the name of a field is that option."""
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
     given |= {name: tuple(given.get(name) or ()) or None for name in ("tags", "only", "without", "models")}
-    given |= {"follow_links": tuple(given["follow_links"] or ())}
+    given |= {name: tuple(given.get(name) or ()) for name in ("follow_links", "artifacts")}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
     return Options(**given), Choice(tuple(include), tuple(exclude))
 
