@@ -151,6 +151,15 @@ class OutputModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A further file of the run, sent byte for byte because a person named it."""
+
+    name: str  # below the run, as that of its file
+    file: FileStamp  # with the whole SHA-256 of its bytes, 64 hex digits
+    at: int  # milliseconds since the epoch; when it was written
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the task's status should be."""
 
@@ -158,7 +167,16 @@ class Status:
 
 
 Event: TypeAlias = (
-    Hyperparameters | Properties | Scalar | SingleValue | Image | Plot | DrawnPlot | OutputModel | Status
+    Hyperparameters
+    | Properties
+    | Scalar
+    | SingleValue
+    | Image
+    | Plot
+    | DrawnPlot
+    | OutputModel
+    | Artifact
+    | Status
 )
 
 

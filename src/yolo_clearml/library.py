@@ -16,7 +16,7 @@ from .replay.names import SHORTEST_NAME, Wish
 from .replay.placeholders import NoTemplate, Template, template
 from .replay.rules import Wishes, plan
 from .replay.wanted import Wanted, named
-from .rundir.choice import EVERY_RUN, Choice
+from .rundir.choice import EVERY_RUN, Choice, FileChoice
 from .rundir.finding import Found
 from .rundir.further import with_further
 from .rundir.release import parse_release
@@ -59,6 +59,7 @@ class Options:
     only: tuple[str, ...] | None = None  # kinds of things, by the names of `events.Part`
     without: tuple[str, ...] | None = None  # the same, left out
     models: tuple[str, ...] | None = None  # by the names of `events.ModelFile`
+    artifacts: tuple[str, ...] = ()  # patterns as in .gitignore, of files below a run
     rules: str | None = None  # a release, as 8.3.100
     offline: Path | None = None
     force: bool = False
@@ -106,7 +107,8 @@ class Options:
         only, without = named("--only", Part, self.only), named("--without", Part, self.without)
         require(only is None or without is None, "--only and --without cannot be had together.")
         left_out = frozenset(Part) - only if only is not None else without or frozenset()
-        return Wanted(left_out, named("--models", ModelFile, self.models))
+        models, artifacts = named("--models", ModelFile, self.models), FileChoice(self.artifacts)
+        return Wanted(left_out, models, artifacts)
 
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run states; raises UsageError."""
@@ -146,7 +148,7 @@ def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
     """Read one run directory; raises RunUnreadable."""
     run = scan(path, time.time(), options.stale_after, options.follow())
     further = options.wanted().further(options.follow())
-    return run if isinstance(run, NotARun) else with_further(run, further.listed(path))
+    return run if isinstance(run, NotARun) else with_further(run, further)
 
 
 def plan_run(run: Run, options: Options = Options()) -> Plan:

@@ -44,6 +44,8 @@ from uploading import end_state, upload
 
 from yolo_clearml.errors import Exit
 from yolo_clearml.replay.rules import Wishes
+from yolo_clearml.replay.wanted import Wanted
+from yolo_clearml.rundir.choice import FileChoice
 from yolo_clearml.server import exchange
 from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.sync.work import Aim
@@ -207,6 +209,14 @@ def grown(stage: Stage) -> None:
     shutil.copytree(whole, stage.run, dirs_exist_ok=True)
 
 
+def noted(stage: Stage) -> None:
+    """A run with a further file, that is asked for."""
+    notes = stage.run / "notes.txt"
+    notes.write_text("it converges")
+    os.utime(notes, (1.6e9, 1.6e9))
+    stage.options["wanted"] = Wanted(artifacts=FileChoice(("notes.txt",)))
+
+
 LOGIN = {"auth.login", "tasks.get_all_ex"}
 SEND = {"tasks.started", "tasks.edit_hyper_params", "events.add_batch", "files:POST", "tasks.completed"}
 SEND |= {"events.get_task_log"}
@@ -232,6 +242,7 @@ SCENARIOS: dict[str, tuple[Prepare, set[str]]] = {
     "raced": (raced, LOGIN | MAKE | SEND | MODEL | {"tasks.delete", "models.delete"}),
     "verify": (uploaded, LOGIN | READ),
     "moved": (moved, LOGIN | MAKE - {"tasks.create"} | {"tasks.update"}),
+    "artifacts": (noted, LOGIN | MAKE | SEND | MODEL | {"tasks.add_or_update_artifacts"}),
     "grown": (
         grown,
         LOGIN | SEND - {"tasks.started"} | MODEL | {"projects.get_all_ex", "tasks.edit_runtime"},
@@ -247,6 +258,7 @@ STRUCK = {
     "task-id": {"tasks.get_all_ex", "tasks.edit_hyper_params", "tasks.started"},
     "grown": {"tasks.edit_runtime"},
     "moved": {"tasks.update", "projects.create"},
+    "artifacts": {"tasks.add_or_update_artifacts"},
 }
 
 

@@ -31,6 +31,7 @@ from yolo_clearml.library import Options
 from yolo_clearml.library import upload as export
 from yolo_clearml.replay.rules import Wishes
 from yolo_clearml.replay.wanted import Wanted
+from yolo_clearml.rundir.choice import FileChoice
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, UpToDate
 from yolo_clearml.sync.work import Aim
@@ -76,6 +77,12 @@ def with_more_models(double: ClearMLDouble, run: Path) -> None:
     (run / "weights" / "best_saved_model" / "saved_model.pb").write_bytes(b"model")
 
 
+def with_notes(double: ClearMLDouble, run: Path) -> None:
+    """Put a further file beside what the training left."""
+    (run / "notes.txt").write_text("it converges")
+    os.utime(run / "notes.txt", (1.6e9, 1.6e9))
+
+
 def made_by_hand(double: ClearMLDouble, run: Path) -> None:
     """Make an empty task of another name."""
     project = double.ask("projects.create", name="elsewhere", description="")["id"]
@@ -107,6 +114,9 @@ CASES = {
     "verify": Case(told, 8, {"aim": Aim.VERIFY}),
     "--models": Case(
         with_more_models, 15, {"wanted": Wanted(models=frozenset(ModelFile))}, since="models.create"
+    ),
+    "--artifacts": Case(
+        with_notes, 8, {"wanted": Wanted(artifacts=FileChoice(("notes.txt",)))}, since="models.create"
     ),
     **{f"--without {part.value}": Case(nothing, 8, {"wanted": Wanted(frozenset({part}))}) for part in Part},
 }

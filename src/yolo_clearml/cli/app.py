@@ -23,6 +23,7 @@ from .checkup import write_checks
 from .console import Console, Plans, choose, write_error
 from .options import (
     AnyPaths,
+    ArtifactGlobs,
     AsJson,
     ChangesAsJson,
     ChecksAsJson,
@@ -129,6 +130,7 @@ def upload(
     only: Only = None,
     without: Without = None,
     models: Models = None,
+    artifacts: ArtifactGlobs = None,
     rules: Rules = None,
     offline: Offline = None,
     dry_run: DryRun = False,
@@ -190,6 +192,7 @@ def watch(
     only: Only = None,
     without: Without = None,
     models: Models = None,
+    artifacts: ArtifactGlobs = None,
     rules: Rules = None,
     metrics: MetricsFile = None,
     jobs: Jobs = 4,
@@ -319,8 +322,8 @@ def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     require_current_folder(arguments)
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
     given |= {name: tuple(given.get(name) or ()) or None for name in ("tags", "only", "without", "models")}
-    given |= {"follow_links": tuple(given["follow_links"] or ())}
     given |= {"roots": tuple(arguments.get("paths") or arguments.get("roots") or ())}
+    given |= {name: tuple(given.get(name) or ()) for name in ("follow_links", "artifacts")}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
     return Options(**given), Choice(tuple(include), tuple(exclude), arguments["shard"])
 

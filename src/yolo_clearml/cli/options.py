@@ -261,6 +261,16 @@ Models = Annotated[
         " Default: best, once the training has finished.",
     ),
 ]
+ArtifactGlobs = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--artifacts",
+        metavar="GLOB",
+        help="Send files of a run whose path in it fits a pattern as in .gitignore, as artifacts; repeat for"
+        " more. Default: none.",
+    ),
+]
 Rules = Annotated[
     str | None,
     _option(

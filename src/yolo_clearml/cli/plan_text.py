@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 from ..errors import shown_value
 from ..events import (
     STATUS,
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -77,6 +78,8 @@ def _event_lines(event: Event) -> Iterator[str]:
         case OutputModel():
             labels = ", ".join(event.labels) or "none"
             yield f"model    {event.name} <- {event.file.name} ({event.file.size} bytes, labels: {labels})"
+        case Artifact():
+            yield f"artifact {event.name} ({event.file.size} bytes)"
         case Status(state):
             word = {RunState.LIVE: "in_progress", RunState.FINISHED: "completed", RunState.STOPPED: "stopped"}
             yield f"status   {word[state]}"

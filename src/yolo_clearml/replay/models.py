@@ -1,11 +1,11 @@
-"""The models of a run: best.pt as the callback registered it, and others that a person asks for. Pure."""
+"""The models of a run, best.pt as the callback registered it, and other files that are asked for. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..events import FileStamp, ModelFile, OutputModel, Plan, Report, RunState
+from ..events import Artifact, FileStamp, ModelFile, OutputModel, Plan, Report, RunState
 from ..rundir.exports import epoch_of, link_of, model_file
 from ..rundir.places import Earlier, Empty, Torn, described
 from ..rundir.release import Release
@@ -60,6 +60,19 @@ def with_models(planned: Plan, run: Run, rules: Release | None, models: frozense
         missing=(*planned.missing, *(fact for fact in draft.missing if fact not in planned.missing)),
         notes=(*planned.notes, *draft.notes),
     )
+
+
+def with_artifacts(planned: Plan, run: Run) -> Plan:
+    """Give a plan with the further files of a run that were asked for, before its end."""
+    *before, end = planned.reports
+    artifacts = (
+        Report(
+            f"artifact/{name}",
+            (Artifact(name, stamp, run.times.ended if run.copied else stamp.mtime_ns // 1_000_000),),
+        )
+        for name, stamp in sorted(run.artifacts.items())
+    )
+    return replace(planned, reports=(*before, *artifacts, end))
 
 
 def _report(stamp: FileStamp, name: str, labels: Mapping[str, int], iterations: Iterations) -> Report:

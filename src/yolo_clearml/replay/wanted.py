@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from ..errors import UsageError
 from ..events import ModelFile, Part, Plan
+from ..rundir.choice import NO_FILE, FileChoice
 from ..rundir.further import Further
 from ..rundir.release import Release
 from ..rundir.run import Run
-from .models import with_models
+from .models import with_artifacts, with_models
 
 _Choice = TypeVar("_Choice", Part, ModelFile)
 
@@ -23,25 +24,33 @@ class Wanted:
 
     without: frozenset[Part] = frozenset()
     models: frozenset[ModelFile] | None = None  # None: best.pt, of a training that has finished
+    artifacts: FileChoice = NO_FILE
 
     def stored(self) -> dict[str, Any]:
         """Give it as JSON can hold it, for the ledger; nothing where all is as by default."""
         without = {"without": in_words(self.without)} if self.without else {}
-        return without | ({"models": in_words(self.models)} if self.models is not None else {})
+        models = {"models": in_words(self.models)} if self.models is not None else {}
+        patterns = self.artifacts.patterns
+        return without | models | ({"artifacts": list(patterns)} if patterns else {})
 
     @classmethod
     def restored(cls, stored: Mapping[str, Any]) -> Wanted:
         """Read what `stored` gave; what does not fit counts as not chosen."""
         without, models = _known(Part, stored.get("without")), _known(ModelFile, stored.get("models"))
-        return cls(without, models if "models" in stored else None)
+        try:
+            artifacts = FileChoice(tuple(map(str, stored.get("artifacts", ()))))
+        except (UsageError, TypeError):
+            artifacts = NO_FILE
+        return cls(without, models if "models" in stored else None, artifacts)
 
     def further(self, follow: tuple[Path, ...]) -> Further:
         """Give which files it takes beyond those that every run is read with; links as `scan` has it."""
-        return Further(self.models or frozenset(), follow)
+        return Further(self.models or frozenset(), follow, self.artifacts)
 
     def chosen(self, planned: Plan, run: Run, rules: Release | None) -> Plan:
         """Give the plan of a run with what is wanted; ``rules`` are those it was planned by."""
-        return replace(with_models(planned, run, rules, self.models), unwanted=self.without)
+        whole = with_artifacts(with_models(planned, run, rules, self.models), run)
+        return replace(whole, unwanted=self.without)
 
 
 def _known(of: type[_Choice], stored: object) -> frozenset[_Choice]:

@@ -97,6 +97,31 @@ class Choice:
 EVERY_RUN = Choice()
 
 
+@dataclass(frozen=True, slots=True)
+class FileChoice:
+    """Files below a run that some pattern fits, as in .gitignore; by default none."""
+
+    patterns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the patterns; raises UsageError."""
+        try:
+            if self.patterns:
+                _spec(self.patterns)
+        except (ValueError, re.error) as cause:
+            raise UsageError(
+                f"{', '.join(self.patterns)} is no pattern: {cause}.",
+                "Write --artifacts as a line of .gitignore, such as '*.json'.",
+            ) from cause
+
+    def takes(self, name: str) -> bool:
+        """Return whether a file is meant, by its name within the run."""
+        return bool(self.patterns) and _spec(self.patterns).match_file(name)
+
+
+NO_FILE = FileChoice()
+
+
 def _parts(path: Path, root: Path) -> tuple[str, ...]:
     return path.relative_to(root).parts if path != root else (root.resolve().name,)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ class Run:
     repeated: frozenset[int] = frozenset()  # epochs that stand in results.csv more than once
     dated: Dated = Dated.FILES  # what the times rest on
     clock: str | None = None  # what was assumed of zones and of clocks that differ, in words
+    artifacts: Mapping[str, FileStamp] = field(default_factory=dict)  # further files that were asked for
     since: int | None = None  # nanoseconds; files older are of an earlier training; None: nothing shows that
 
 

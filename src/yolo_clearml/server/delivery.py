@@ -1,6 +1,6 @@
 """Reports sent to one ClearML task: in order, in few requests, with a look at every reply.
 
-    start --> parameters --> files --> events --> model --> console --> completed or stopped
+    start --> parameters --> files --> events --> models, artifacts --> console --> completed or stopped
 
 Event ids, file names and the model's address follow from the run alone, so whatever is sent twice is stored
 once. A task that somebody else reported is sent only what it lacks.
@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import FileServerUnreachable, ServerFailing, ServerRefused, TaskOffLimits
 from ..events import (
     STATUS,
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -32,6 +33,7 @@ from ..events import (
 from ..sync.sinks import Acknowledged, Noted, Revived, Step, acknowledged
 from . import adoption, payloads, reader, task_log
 from .api import Api, RefusedRequest
+from .artifacts import Artifacts
 from .batches import UNFIT, EventsRefused, add_apart, batches, takes_closed
 from .destination import Decide
 from .models import OutputModels
@@ -66,10 +68,12 @@ class TaskDelivery:
     _refused: list[EventsRefused] = field(default_factory=list)  # what the task lacks although it ends
     _uploads: Uploads = field(init=False)
     _models: OutputModels = field(init=False)
+    _artifacts: Artifacts = field(init=False)
 
     def __post_init__(self) -> None:
         folder = payloads.task_folder(*self._plan.folder, self.task_id)
         self._uploads = Uploads(self._api, self._root, folder, self._decide)
+        self._artifacts = Artifacts(self._api, self._uploads, self.task_id)
         self._models = OutputModels(self._api, self._uploads, self.task_id, self._made, self.others)
 
     @property
@@ -249,6 +253,9 @@ class TaskDelivery:
                 self._send_parameters(batch)
             case OutputModel() as model:
                 yield from self._models.send(model, self._task)
+            case Artifact():
+                events = [event for report in batch for event in report.events]
+                yield from self._artifacts.send([event for event in events if isinstance(event, Artifact)])
             case Status(state):
                 self._end(state)
             case _:

@@ -5,6 +5,7 @@
         metrics.jsonl              a JSON list of events on each line
     log.jsonl                  what the console shows of it, likewise
         data/<project>/<name>.<task id>/metrics/...      the pictures, byte for byte
+        data/<project>/<name>.<task id>/artifacts/...    further files that were asked for
     <folder>/<name>-<first 8 of the run's key>.pt        a copy of the weights, where the run has a model
     <folder>/<name>-<first 8 of the run's key>-last.pt   and of further ones, where they are asked for
     <folder>/*.tmp                 being written, or left by a kill: the next export of the run replaces it
@@ -44,6 +45,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from ..errors import RunUnreadable, YoloClearmlError
 from ..events import (
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -82,7 +84,7 @@ _WENT_ON = {
     RunState.LIVE: "The training was still going on.",
 }
 
-_Picture: TypeAlias = "Image | Plot | DrawnPlot"
+_Packed: TypeAlias = "Image | Plot | DrawnPlot | Artifact"  # what lies in the zip
 
 
 class ExportUnwritable(YoloClearmlError):
@@ -173,10 +175,10 @@ class _Session:
 
     def _write(self, events: Sequence[Event], archive: ZipFile) -> Iterator[Sent]:
         # by place, so that of two pictures with one place the last wins, as on a server
-        pictures = {self._key(e): e for e in events if isinstance(e, (Image, Plot, DrawnPlot))}
+        pictures = {self._key(e): e for e in events if isinstance(e, (Image, Plot, DrawnPlot, Artifact))}
         for key, event in pictures.items():
             with self._content(event) as source, _entry(archive, f"data/{key}", ZIP_STORED) as target:
-                if not isinstance(event, Image):
+                if isinstance(event, (Plot, DrawnPlot)):
                     self._sizes[key] = picture_size(source)
                 yield from _copy(source, target, self._root / _name(event))
         with _entry(archive, "metrics.jsonl", ZIP_DEFLATED) as target:
@@ -192,17 +194,19 @@ class _Session:
             target.write(json.dumps(self._task(events), indent=1).encode())
 
     @contextmanager
-    def _content(self, event: _Picture | OutputModel) -> Iterator[BinaryIO]:
+    def _content(self, event: _Packed | OutputModel) -> Iterator[BinaryIO]:
         if isinstance(event, DrawnPlot):
             yield io.BytesIO(draw_results(event))
             return
         with open_whole(self._root, event.file) as file:
             yield file
 
-    def _key(self, event: _Picture) -> str:
+    def _key(self, event: _Packed) -> str:
         """Where a picture lies below ``data/``, and later below the file server, but for the task's id."""
         if isinstance(event, Image):
             below = payloads.image_key("", event)
+        elif isinstance(event, Artifact):
+            below = payloads.artifact_key("", event.name)
         else:
             below = payloads.plot_key("", event.title, event.iteration, _name(event))
         # exactly two folders before the task's id, and plain ones: see the top
@@ -225,7 +229,7 @@ class _Session:
                     yield payloads.image_plot(
                         self.task_id, event.title, event.iteration, event.at, key, self._sizes[key]
                     )
-                case Hyperparameters() | Properties() | OutputModel() | Status():
+                case Hyperparameters() | Properties() | OutputModel() | Artifact() | Status():
                     pass  # task.json holds these
 
     def _task(self, events: Iterable[Event]) -> Json:
@@ -235,6 +239,7 @@ class _Session:
             payloads.PROPERTIES: {payloads.RUNTIME_KEY: payloads.mark(self._plan.key)}
         }
         models: list[Json] = []
+        artifacts: list[Json] = []
         for event in events:
             match event:
                 case Hyperparameters() | Properties():
@@ -242,6 +247,8 @@ class _Session:
                         parameters.setdefault(item["section"], {})[item["name"]] = item
                 case Status(state) if state in _WENT_ON:
                     comment.append(_WENT_ON[state])
+                case Artifact():
+                    artifacts.append(payloads.artifact(event, f"data/{self._key(event)}"))
                 case OutputModel():
                     models.append(self._model(event))
                 case _:
@@ -256,6 +263,7 @@ class _Session:
             "hyperparams": parameters,
             "offline_output_models": models,
         }
+        task |= {"execution": {"artifacts": artifacts}} if artifacts else {}
         return task | ({"output_dest": self._output_uri} if self._output_uri else {})
 
     def _model(self, event: OutputModel) -> Json:
@@ -279,7 +287,7 @@ class _Session:
         }
 
 
-def _name(event: _Picture) -> str:
+def _name(event: _Packed) -> str:
     return event.file_name if isinstance(event, DrawnPlot) else event.file.name
 
 

@@ -20,7 +20,7 @@ from ..events import FileStamp, Parameter, Plan, Scalar
 from ..rundir.packing import open_whole
 from ..sync.verdict import Verdict, no_task
 from .api import Api
-from .compare import Checked, Content, HeldModel, Holds, Place, Same, check, content_of, verdict
+from .compare import Checked, Content, HeldArtifact, HeldModel, Holds, Place, Same, check, content_of, verdict
 from .exchange import answers_oddly
 from .payloads import PLOT_VARIANT, SINGLE_VALUES, Json, shows_in_plots
 
@@ -49,6 +49,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
     Raises as `Api.call` does, and ServerFailing where a reply lacks what it must have.
     """
     fields = ["id", "name", "status", "status_reason", "project", "tags", "hyperparams", "models.output"]
+    fields.append("execution.artifacts")
     query = {"id": [task_id], "only_fields": fields, "search_hidden": True}
     found = api.rows("tasks.get_all_ex", query, "tasks")
     task = next((task for task in found if task["id"] == task_id), None)
@@ -61,6 +62,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         tags = tuple(_text(tag) for tag in task.get("tags") or ())
         parameters = parameters_of(task)
         outputs = (task.get("models") or {}).get("output") or ()
+        artifacts = _artifacts(task)
         links = {_text(link["model"]): _text(link["name"]) for link in outputs}
     except _ODD as cause:
         raise answers_oddly(api.host, "tasks.get_all_ex") from cause
@@ -84,6 +86,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         plots=as_images | reader.plots(),
         models=reader.models(links),
         reason=str(task.get("status_reason") or ""),
+        artifacts=artifacts,
     )
 
 
@@ -305,6 +308,16 @@ def parameters_of(task: Json) -> dict[tuple[str, str], Parameter]:
             _text(item.get("value") or ""), _text(item.get("type") or "") or None
         )
         for item in items
+    }
+
+
+def _artifacts(task: Json) -> dict[str, HeldArtifact]:
+    """Read the output artifacts of a task by name; an input one of the same name is another's output."""
+    rows = (task.get("execution") or {}).get("artifacts") or ()
+    return {
+        _text(row["key"]): HeldArtifact(_text(row.get("uri") or ""), _text(row.get("hash") or ""))
+        for row in rows
+        if row.get("mode", "output") == "output"
     }
 
 

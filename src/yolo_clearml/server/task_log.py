@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from .. import __version__
 from ..events import (
+    Artifact,
     DrawnPlot,
     Event,
     Image,
@@ -92,6 +93,8 @@ def counted(events: Iterable[Event]) -> str:
                 counts["plot"] += 1
             case OutputModel():
                 counts["output model"] += 1
+            case Artifact():
+                counts["artifact"] += 1
             case _:
                 pass
     return ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items())

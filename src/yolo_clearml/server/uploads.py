@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from ..errors import FileServerUnreachable
-from ..events import DrawnPlot, Image, OutputModel, Plot
+from ..events import Artifact, DrawnPlot, Image, OutputModel, Plot
 from ..replay.figures import draw_results, picture_size
 from ..rundir.packing import open_whole
 from ..sync.sinks import Sent, file_size
@@ -23,7 +23,7 @@ from .destination import FILES_SERVER, PLOTS_SERVER, Decide, Destination, naming
 _UPLOADS = 4  # requests with files at a time
 _MOST_FILE_BYTES = 900_000  # in a request with several; nginx takes 1 MiB where nobody has set more
 
-File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel"
+File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel | Artifact"
 
 
 @dataclass(slots=True)
@@ -47,11 +47,13 @@ class Uploads:
                 return payloads.plot_key(self._folder, event.title, event.iteration, event.file_name)
             case OutputModel():
                 return payloads.model_key(self._folder, event.file)
+            case Artifact():
+                return payloads.artifact_key(self._folder, event.name)
 
     def destination(self, event: File) -> Destination:
         """Give where a file goes; raises as `Api.call` does, the first time for the output model."""
         match event:
-            case OutputModel():
+            case OutputModel() | Artifact():
                 if self._decided is None:
                     self._decided = self._decide()
                 return self._decided

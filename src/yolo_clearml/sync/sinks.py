@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from ..events import (
+    Artifact,
     DrawnPlot,
     Event,
     Image,
@@ -216,6 +217,6 @@ def acknowledged(reports: Sequence[Report]) -> Acknowledged:
 
 def file_size(event: Event) -> int | None:
     """Size in bytes of the file an event brings along; None where it brings none; 0 where yet to be drawn."""
-    if isinstance(event, (Image, Plot, OutputModel)):
+    if isinstance(event, (Image, Plot, OutputModel, Artifact)):
         return event.file.size
     return 0 if isinstance(event, DrawnPlot) else None

@@ -161,7 +161,7 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)
     so_far.wanted = work.wanted or Wanted.restored(_of_run(ledger, run_key(run)).wanted)
-    run = with_further(run, so_far.wanted.further(work.follow).listed(path))
+    run = with_further(run, so_far.wanted.further(work.follow))
     planned = so_far.wanted.chosen(plan(run, work.wishes), run, work.wishes.rules)
     if not work.new and work.task_id is None:
         planned, so_far.notes = as_made(planned, ledger, work)
