@@ -25,6 +25,10 @@ MakeRun = Callable[..., Path]
 Doubles = Callable[[], ClearMLDouble]
 T = TypeVar("T")
 
+# Hundreds of tests start a process. Where a machine keeps no bytecode, each would compile the program anew,
+# and each run all of the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # -- two speeds -------------------------------------------------------------------------------------------
 
 # how many examples hypothesis makes where a test does not say; no deadline, for a machine may be busy
@@ -88,18 +92,31 @@ def one_in(step: int) -> Callable[[Any], bool]:
 # -- runs and servers -------------------------------------------------------------------------------------
 
 
+@lru_cache
+def _golden(name: str) -> list[tuple[Path, bytes | None, float]]:
+    """Give the path, content (None: a folder) and time of what a real run holds, decompressed once."""
+    with tarfile.open(GOLDEN / f"{name}.tar.gz") as archive:
+        return [
+            (Path(member.name).relative_to("run"), content.read() if content else None, member.mtime)
+            for member in archive.getmembers()
+            for content in [archive.extractfile(member)]
+        ]
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Give a function that unpacks a real run, file times kept, and gives its directory."""
+    """Give a function that writes a real run, file times kept, and gives its directory."""
 
     def make(name: str = "v8.4.190-detect", directory: str | None = None) -> Path:
         target = tmp_path / "runs" / (directory or name)
         target.mkdir(parents=True)
-        with tarfile.open(GOLDEN / f"{name}.tar.gz") as archive:
-            archive.extraction_filter = lambda member, path: member  # our own files, times and all
-            for member in archive.getmembers():
-                member.name = str(Path(member.name).relative_to("run"))
-                archive.extract(member, target)
+        for place, content, changed in _golden(name):
+            path = target / place
+            if content is None:
+                path.mkdir(exist_ok=True)
+            else:
+                path.write_bytes(content)
+            os.utime(path, (changed, changed))
         return target
 
     return make
