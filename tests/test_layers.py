@@ -38,18 +38,8 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "server": (
         *("payloads", "task_log", "compare", "exchange", "storage_failures", "storage", "file_server"),
         *("session", "api", "ownership", "reader", "recognition", "adoption", "siblings", "destination"),
-        *(
-            "tasks",
-            "moving",
-            "batches",
-            "uploads",
-            "models",
-            "artifacts",
-            "delivery",
-            "sink",
-            "offline",
-            "diagnosis",
-        ),
+        *("tasks", "moving", "batches", "uploads", "models", "artifacts", "delivery", "sink"),
+        *("offline", "diagnosis"),
     ),
     "top": ("library",),
     "cli": (

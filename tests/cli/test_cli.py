@@ -40,6 +40,10 @@ OPTIONS = {
     "--move",
     "--tags",
     "--output-uri",
+    "--only",
+    "--without",
+    "--models",
+    "--artifacts",
     "--rules",
     "--offline",
     "--dry-run",
@@ -146,7 +150,7 @@ def test_json_has_one_promised_object_per_run(
 ) -> None:
     """Also for what is skipped and what was up to date; and it is all that stdout holds."""
     make_run("v8.4.190-val")
-    keys = "run name state outcome task_id url epochs events files bytes reason hint missing"
+    keys = "run name state outcome task_id url epochs events files bytes reason hint missing without"
     for outcome in ("delivered", "up-to-date"):
         ended = run_cli("upload", "--json", "runs")
         lines = {line["outcome"]: line for line in map(json.loads, ended.out.splitlines())}
@@ -596,6 +600,11 @@ def test_the_options_are_those_we_promised() -> None:
 VALUES: dict[str, tuple[str, object]] = {
     "--project": ("lab/shapes", "lab/shapes"),
     "--name": ("baseline", "baseline"),
+    "--move": ("1", True),
+    "--only": ("scalars plots", ["scalars", "plots"]),
+    "--without": ("model images", ["model", "images"]),
+    "--models": ("best last", ["best", "last"]),
+    "--artifacts": ("*.json a/", ["*.json", "a/"]),
     "--tags": ("one two", ["one", "two"]),
     "--output-uri": ("s3://bucket", "s3://bucket"),
     "--rules": ("8.3.100", "8.3.100"),
