@@ -228,7 +228,7 @@ def test_a_locale_without_the_letters_of_a_name(server: ClearMLDouble, small: Pa
 @pytest.mark.parametrize(
     ("options", "closed"),
     sampled(
-        itertools.product([["--json"], [], ["--json", "--dry-run"]], [">&-", "2>&-", ">&- 2>&-"]), one_in(4)
+        itertools.product([["--json"], [], ["--json", "--dry-run"]], [">&-", "2>&-", ">&- 2>&-"]), one_in(5)
     ),
 )
 def test_a_closed_stream_is_as_good_as_devnull(
@@ -242,7 +242,8 @@ def test_a_closed_stream_is_as_good_as_devnull(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["upload", "--json"], ["upload"], ["upload", "--dry-run"], ["--version"]]
+    "arguments",
+    sampled([["upload"], ["upload", "--json"], ["upload", "--dry-run"], ["--version"]], one_in(3)),
 )
 def test_output_that_cannot_be_written_is_said_and_the_work_is_done(
     server: ClearMLDouble, small: Path, make_run: MakeRun, arguments: list[str]
@@ -521,7 +522,9 @@ def stopped(
     return Stopped(process.returncode, time.monotonic() - first, out, err)
 
 
-@pytest.mark.parametrize(("status", "number"), [(130, signal.SIGINT), (143, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("status", "number"), sampled([(130, signal.SIGINT), (143, signal.SIGTERM)], one_in(2))
+)
 def test_a_signal_stops_after_what_is_on_its_way(
     run_cli: Run, server: ClearMLDouble, make_run: MakeRun, status: int, number: signal.Signals
 ) -> None:

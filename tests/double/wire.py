@@ -80,7 +80,7 @@ class _Server(ThreadingHTTPServer):
         self.stopped = True
         with contextlib.suppress(OSError):
             # wakes whoever accepts, on every system
-            socket.create_connection(self.server_address[:2], 1.0).close()
+            socket.create_connection(("127.0.0.1", self.server_port), 1.0).close()
         accepting.join()
         self.server_close()
 

@@ -262,6 +262,7 @@ def test_a_ledger_that_is_not_understood_counts_as_lost(run: Path, content: byte
     assert FULL == load(run)
 
 
+@pytest.mark.exhaustive
 def test_a_ledger_larger_than_any_runs_counts_as_lost(run: Path) -> None:
     """Lists of lists take twenty times their size in memory; the longest training has 4 MB to remember."""
     sent = {f"epoch/{n}": "0123456789abcdef" for n in range(100_000)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GOLDEN, MakeRun, long_after
+from conftest import GOLDEN, MakeRun, long_after, one_in, sampled
 from double import ClearMLDouble
 from test_verify import planned
 from uploading import clearml_sink, end_state, fails, upload
@@ -366,8 +367,13 @@ def test_a_copy_cut_short_takes_nothing_from_the_whole(
     assert 2 == len(server.tasks)
 
 
-@pytest.mark.parametrize("ledger", ["its own", "of the whole", "none"])
-@pytest.mark.parametrize("less", ["rows", "rows and no end", "no end"])
+@pytest.mark.parametrize(
+    ("ledger", "less"),
+    sampled(
+        itertools.product(["its own", "of the whole", "none"], ["rows", "rows and no end", "no end"]),
+        one_in(2),
+    ),
+)
 def test_no_directory_takes_from_its_task_what_others_have_told(
     server: ClearMLDouble, make_run: MakeRun, less: str, ledger: str
 ) -> None:
