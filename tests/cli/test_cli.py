@@ -512,7 +512,7 @@ def stopped(
     process = subprocess.Popen(
         [*COMMAND, "upload", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert begun.wait(20)
+    assert begun.wait(60)
     first = time.monotonic()
     for number in numbers:
         process.send_signal(number)
