@@ -22,6 +22,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,6 +229,39 @@ def many() -> None:
             row("its peak RSS, 900 runs beside 100", "1.0", f"{most.rss / few.rss:.2f} ({most.rss:.0f} MB)")
 
 
+def sharded() -> None:
+    """A thousand runs by four workers at once; raises where anything is lost, doubled or left to send."""
+    with workplace() as (folder, server):
+        for n in range(1000):
+            make_run(folder / "runs" / f"p{n // 100}" / f"train{n}", 100, 3, 0, 0)
+        began = time.perf_counter()
+        with ThreadPoolExecutor(4) as workers:
+            commands = [
+                [*TOOL, "upload", "-q", "--shard", f"{n}/4", str(folder / "runs")] for n in range(1, 5)
+            ]
+            list(workers.map(lambda command: measure(command, server), commands))
+        wall = time.perf_counter() - began
+        tasks = server.tasks
+        told = (
+            len(tasks),
+            len({task["hyperparams"]["properties"]["run_directory"]["value"] for task in tasks.values()}),
+            len(server.models),
+        )
+        seen = {
+            (
+                *(task["status"], server.events_received(name), len(server.scalars(name))),
+                *(len(server.single_values(name)), len(server.images(name)), len(server.plots(name))),
+                len(server.logs(name)),
+            )
+            for name, task in tasks.items()
+        }
+        rest = measure([*TOOL, "upload", str(folder / "runs")], server).requests
+        ((status, received, *stored),) = seen  # of each task the same
+        if (told, status, received, rest) != ((1000,) * 3, "completed", sum(stored), 0):
+            raise RuntimeError(f"{told} {seen} {rest}")
+        row("1,000 runs by four workers, each with its `--shard`", "20 runs/s", f"{1000 / wall:.0f} runs/s")
+
+
 def delivered() -> None:
     """Ten thousand delivered runs: nothing new, and status."""
     with workplace() as (folder, server):
@@ -398,6 +432,7 @@ SCENES = {
     "one": one,
     "again": again,
     "many": many,
+    "sharded": sharded,
     "delivered": delivered,
     "follow": follow,
     "growing": growing,

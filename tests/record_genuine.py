@@ -34,7 +34,7 @@ from clearml.backend_api import Session
 from clearml.backend_api.session.defs import ENV_ACCESS_KEY, ENV_SECRET_KEY
 from clearml.config import config_obj
 from double.wire import Endpoint, Incoming, Reply
-from server_matrix import console, deletions, matrix
+from server_matrix import artifacts, console, deletions, matrix, moves
 
 from yolo_clearml.sync.ledger import LEDGER_NAME
 
@@ -281,6 +281,8 @@ COURSES: dict[str, Callable[[Recording], None]] = {
     "matrix": _by_hand(matrix, "matrix"),
     "deletions": _by_hand(deletions, "deletions"),
     "console": _by_hand(console, "console"),
+    "moves": _by_hand(moves, "moves"),
+    "artifacts": _by_hand(artifacts, "artifacts"),
 }
 
 

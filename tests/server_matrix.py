@@ -147,6 +147,40 @@ def deletions(ask: Ask, project: str) -> None:
     ask("models.delete", {"model": NO_TASK, "force": True})
 
 
+def moves(ask: Ask, project: str) -> None:
+    """What --move does: a task gets another project and name, in any status; and what is refused."""
+    tasks = _Tasks(ask, project)
+    there = ask("projects.create", {"name": f"{project}/there", "description": ""})["id"]
+    for status in STEPS:
+        task = tasks.make(f"{status}-move", status)
+        for fields in ({"name": f"{status}-moved", "project": there}, {"name": "again"}, {"name": "again"}):
+            ask("tasks.update", {"task": task, **fields})
+        ask("tasks.get_all_ex", {"id": [task], "only_fields": ["id", "name", "status", "project"]})
+    ask("tasks.update", {"task": task, "project": NO_TASK})
+    ask("tasks.update", {"task": task, "name": "ab"})
+    ask("tasks.update", {"task": NO_TASK, "name": "again"})
+
+
+def artifacts(ask: Ask, project: str) -> None:
+    """What becomes of artifacts in each status, of one that is there already, and of odd names."""
+    tasks, fields = _Tasks(ask, project), ["id", "status", "execution.artifacts"]
+    for status in STEPS:
+        task = tasks.make(f"{status}-artifacts", status)
+        for size in (1, 2):
+            entry: Json = {"key": "a/b.json", "type": "custom", "mode": "output"}
+            entry |= {"uri": "http://127.0.0.1/b.json"}
+            entry |= {"hash": "0" * 64, "content_size": size, "timestamp": MOMENT // 1000}
+            entry |= {"type_data": {"preview": "b.json - 1 bytes\n", "content_type": "application/json"}}
+            ask("tasks.add_or_update_artifacts", {"task": task, "artifacts": [entry], "force": True})
+            ask("tasks.get_all_ex", {"id": [task], "only_fields": fields, "search_hidden": True})
+    task = tasks.make("odd-artifacts", "in_progress")
+    for key in ("$a", "a.b", "\u00e4 b", "", "a" * 300):
+        entry = {"key": key, "type": "custom", "mode": "output", "uri": "u"}
+        ask("tasks.add_or_update_artifacts", {"task": task, "artifacts": [entry], "force": True})
+        ask("tasks.get_all_ex", {"id": [task], "only_fields": fields, "search_hidden": True})
+    ask("tasks.add_or_update_artifacts", {"task": NO_TASK, "artifacts": [entry]})
+
+
 def console(ask: Ask, project: str) -> None:
     """What a task's console holds, in pages."""
     task = _Tasks(ask, project).make("console", "in_progress")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,26 +21,30 @@ PACKAGE = Path(__file__).parent.parent / "src" / "yolo_clearml"
 # stands before it here. In README the same wings are a picture.
 LONGEST = 450  # lines of a module
 HOUSE: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "events"),
+    "ground": ("errors", "events", "system", "held_file"),
     "rundir": (
         *("choice", "results_csv", "files", "places", "arguments", "checkpoint", "release", "times"),
         *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
-        *("finding", "identity"),
+        *("finding", "identity", "exports", "packing", "further"),
     ),
-    "replay": ("eras", "draft", "names", "parameters", "pictures", "guess", "rules", "figures"),
+    "replay": (
+        *("eras", "draft", "placeholders", "names", "parameters", "pictures", "guess", "models", "rules"),
+        *("wanted", "figures"),
+    ),
     "sync": (
-        *("ledger", "verdict", "sinks", "outcomes", "work", "visit", "engine", "silence", "agenda"),
-        "triggers",
+        *("ledger", "verdict", "sinks", "outcomes", "work", "placing", "visit", "engine", "silence"),
+        *("agenda", "triggers", "checks"),
     ),
     "server": (
         *("payloads", "task_log", "compare", "exchange", "storage_failures", "storage", "file_server"),
         *("session", "api", "ownership", "reader", "recognition", "adoption", "siblings", "destination"),
-        *("tasks", "batches", "uploads", "models", "delivery", "sink", "offline"),
+        *("tasks", "moving", "batches", "uploads", "models", "artifacts", "delivery", "sink"),
+        *("offline", "diagnosis"),
     ),
     "top": ("library",),
     "cli": (
-        *("metrics", "wording", "plan_text", "terminal", "console", "standings", "live_table", "news"),
-        *("interruption", "options", "app"),
+        *("metrics", "requirements", "statuses", "wording", "checkup", "plan_text", "terminal", "console"),
+        *("standings", "live_table", "news", "interruption", "running", "options", "app"),
     ),
     "door": ("__main__",),
 }
@@ -54,9 +59,9 @@ MODULES = sorted(
 ONLY_IN = {
     "clearml": ("server.storage", "server.file_server", "server.session", "server.api"),
     **{"matplotlib": ("replay.figures",), "PIL": ("replay.figures",), "yaml": ("rundir.arguments",)},
-    **{"watchdog": ("sync.triggers",), "filelock": ("sync.ledger",), "platformdirs": ("sync.ledger",)},
+    **{"watchdog": ("sync.triggers",), "filelock": ("system",), "platformdirs": ("sync.ledger",)},
     **{"pathspec": ("rundir.choice",), "prometheus_client": ("cli.metrics",)},
-    **{"rich": ("cli.terminal", "cli.live_table"), "typer": ("cli.options", "cli.app")},
+    **{"rich": ("cli.terminal", "cli.live_table"), "typer": ("cli.options", "cli.running", "cli.app")},
 }
 
 
@@ -115,6 +120,29 @@ def test_third_parties_have_one_place_each(module: str) -> None:
     """Whoever changes a dependency changes one file."""
     strangers = {name.split(".")[0] for name in imported(module)} & set(ONLY_IN)
     assert set() == {name for name in strangers if module not in ONLY_IN[name]}
+
+
+# what only some systems have, or have in another way; and which one this is
+OF_ONE_SYSTEM = re.compile(
+    r"(O_(?!RDONLY|RDWR|WRONLY|CREAT|EXCL)|SIG(?!INT|TERM|NAT)|st_(dev|ino|uid|gid|file_|reparse)|F_)[A-Z_a-z]*"
+    r"|fcntl|msvcrt|winreg|pwd|grp|resource|termios|get(e|)[ug]id|getgroups|[lf]?ch(mod|own|flags)|dir_fd"
+    r"|samestat|fork|kill|mkfifo|mknod|sendfile|platform|winerror|is_dir_fd|is_junction|uname"
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_only_one_system_has_is_in_one_module(module: str) -> None:
+    """So that it can be imported and run on every other one."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+    words = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    words |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    words |= {str(node.arg) for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    words |= {part for name in imported(module) for part in name.split(".")}
+    found = {word for word in words if OF_ONE_SYSTEM.fullmatch(word)}
+    if module == "system":
+        assert {"fcntl", "dir_fd", "O_NOFOLLOW", "O_DIRECTORY", "SIGBREAK", "platform", "st_ino"} <= found
+    else:
+        assert set() == found
 
 
 def test_the_package_itself_imports_none_of_its_modules() -> None:

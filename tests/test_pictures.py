@@ -16,6 +16,7 @@ def drawn() -> dict[str, str]:
     return pictures.draw()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["upload.svg", "status.svg", "watch.svg"])
 def test_a_picture_is_not_outgrown(name: str, drawn: dict[str, str]) -> None:
     """Its text is that of a new one; else ``python tests/pictures.py`` draws it anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import plistlib
 import re
 import shutil
 import subprocess
@@ -90,3 +91,22 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "yolo-clearml.service")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (0, "") == (ended.returncode, ended.stderr)
+
+
+def test_launchd_takes_the_list() -> None:
+    """The one of the manual is a property list, and what it runs is a command with a path."""
+    text = GUIDE.split("<!-- launchd -->\n```xml\n")[1].split("```")[0]
+    listed = plistlib.loads(text.encode())
+    program, command, path = listed["ProgramArguments"]
+    assert program.endswith("/yolo-clearml") and command in COMMANDS and path.startswith("/")
+    assert listed["KeepAlive"] == {"SuccessfulExit": False}
+
+
+def test_what_task_scheduler_runs_is_a_command() -> None:
+    """Each of the manual's lines, without a quote that is left open."""
+    lines = GUIDE.split("<!-- schtasks -->\n```bat\n")[1].split("```")[0].splitlines()
+    for line in lines:
+        assert line.startswith("schtasks /create /tn yolo-clearml") and 0 == line.count('"') % 2
+        (run,) = re.findall(r'/tr "(.*?)"', line)
+        program, command, *rest = run.split()
+        assert program.endswith("yolo-clearml.exe") and command in COMMANDS and rest[-1].startswith("D:")

@@ -128,10 +128,12 @@ class Site:
         return reply.content
 
 
-def on_both(names: list[str], few: tuple[str, ...] = FEW) -> pytest.MarkDecorator:
+def on_both(
+    names: list[str], few: tuple[str, ...] = FEW, marks: pytest.MarkDecorator | tuple[()] = ()
+) -> pytest.MarkDecorator:
     """Every directory on a real server, a few on the double, which other tests try them all on."""
     real = [pytest.param("real", name, marks=pytest.mark.server, id=f"real-{name}") for name in names]
-    double = [pytest.param("double", name, id=f"double-{name}") for name in names if name in few]
+    double = [pytest.param("double", name, id=f"double-{name}", marks=marks) for name in names if name in few]
     return pytest.mark.parametrize(("site", "name"), [*double, *real], indirect=["site"])
 
 
@@ -310,7 +312,7 @@ def test_into_a_task_that_a_person_stopped(site: Site, own_run: MakeRun, name: s
     assert_verified(site, run)
 
 
-@on_both(TOLD, FEW[:1])
+@on_both(TOLD, FEW[:1], pytest.mark.exhaustive)
 def test_a_task_that_the_stock_sdk_told_is_completed(
     site: Site, own_run: MakeRun, tmp_path: Path, name: str
 ) -> None:

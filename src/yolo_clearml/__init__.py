@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .errors import YoloClearmlError
     from .events import Plan, Report, RunState
-    from .library import Options, plan_run, read_run, status, upload, verify, watch
-    from .rundir.choice import Choice
+    from .library import Options, diagnose, plan_run, read_run, status, upload, verify, watch
+    from .rundir.choice import Choice, Shard
     from .rundir.finding import find_runs
     from .rundir.run import NotARun, Run
+    from .sync.checks import Check
     from .sync.outcomes import (
         Delivered,
         Facts,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"  # stated, for looking it up in the installation takes longer than --help
 __all__ = [
+    "Check",
     "Choice",
     "Delivered",
     "Difference",
@@ -47,11 +49,13 @@ __all__ = [
     "Report",
     "Run",
     "RunState",
+    "Shard",
     "Skipped",
     "Started",
     "UpToDate",
     "Verdict",
     "YoloClearmlError",
+    "diagnose",
     "find_runs",
     "plan_run",
     "read_run",
@@ -63,10 +67,11 @@ __all__ = [
 _HOMES = {
     "errors": ("YoloClearmlError",),
     "events": ("Plan", "Report", "RunState"),
-    "library": ("Options", "plan_run", "read_run", "status", "upload", "verify", "watch"),
-    "rundir.choice": ("Choice",),
+    "library": ("Options", "diagnose", "plan_run", "read_run", "status", "upload", "verify", "watch"),
+    "rundir.choice": ("Choice", "Shard"),
     "rundir.finding": ("find_runs",),
     "rundir.run": ("NotARun", "Run"),
+    "sync.checks": ("Check",),
     "sync.outcomes": (
         *("Delivered", "Facts", "Failed", "Gone", "Outcome", "Pending"),
         *("Progress", "Skipped", "Started", "UpToDate"),

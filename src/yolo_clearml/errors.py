@@ -83,6 +83,10 @@ class RunGone(RunUnreadable):
     """A run directory was moved or deleted since it was found."""
 
 
+class RunHeldOpen(RunUnreadable):
+    """Another program keeps a file of the run to itself, as Windows lets it; this passes."""
+
+
 class RunChanged(YoloClearmlError):
     """A file changed between being looked at and being sent; the next pass sends its new content."""
 
@@ -102,6 +106,17 @@ class NotConfigured(YoloClearmlError):
 
     status = Exit.NOT_CONFIGURED
     fatal = True
+
+
+class NoTemporaryFolder(YoloClearmlError):
+    """No folder takes a temporary file, of which ClearML's SDK and matplotlib need one to be imported."""
+
+    status = Exit.NOT_CONFIGURED
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no folder for temporary files that can be written.", "Set TMPDIR to one that can."
+        )
 
 
 class CredentialsRefused(YoloClearmlError):

@@ -30,13 +30,14 @@ class Behind:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """One regular file of a run, as it was when looked at."""
+    """One regular file of a run, or a folder that is sent as one, as it was when looked at."""
 
     name: str  # relative to the run, with forward slashes
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
     content: str = ""  # a digest of its bytes, see files.content_digest; "" where not read
     behind: Behind | None = None  # where it lies, if the run has a link in its place
+    members: tuple[FileStamp, ...] = ()  # of a folder, which is sent as one zip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,26 @@ class Hyperparameters:
 
     section: str
     values: Mapping[str, Parameter]
+
+
+class Part(str, Enum):
+    """A kind of thing that can be left out; whose run it is, and how it ended, is always reported."""
+
+    ARGS = "args"
+    SCALARS = "scalars"
+    IMAGES = "images"
+    PLOTS = "plots"
+    VALUES = "values"
+    MODEL = "model"
+
+
+class ModelFile(str, Enum):
+    """Which of the models that a training leaves."""
+
+    BEST = "best"
+    LAST = "last"
+    PERIODIC = "periodic"
+    EXPORTS = "exports"
 
 
 TIMES = frozenset({"trained_from", "trained_until"})  # the properties that state when something happened
@@ -130,6 +151,15 @@ class OutputModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A further file of the run, sent byte for byte because a person named it."""
+
+    name: str  # below the run, as that of its file
+    file: FileStamp  # with the whole SHA-256 of its bytes, 64 hex digits
+    at: int  # milliseconds since the epoch; when it was written
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the task's status should be."""
 
@@ -137,7 +167,16 @@ class Status:
 
 
 Event: TypeAlias = (
-    Hyperparameters | Properties | Scalar | SingleValue | Image | Plot | DrawnPlot | OutputModel | Status
+    Hyperparameters
+    | Properties
+    | Scalar
+    | SingleValue
+    | Image
+    | Plot
+    | DrawnPlot
+    | OutputModel
+    | Artifact
+    | Status
 )
 
 
@@ -175,6 +214,11 @@ class Report:
     key: str  # e.g. epoch/12, image/val_batch0_pred.jpg, plot/results, args, model, status
     events: Sequence[Event]
 
+    @property
+    def part(self) -> Part | None:
+        """Which kind of thing it reports; None where it is always reported."""
+        return Part.SCALARS if isinstance(self.events, Points) else _PARTS.get(type(self.events[0]))
+
     @cached_property
     def digest(self) -> str:
         """16 hex digits over everything reported, except when it happened.
@@ -189,6 +233,17 @@ class Report:
         else:
             plain = [[type(event).__name__, _plain(event)] for event in self.events]
         return hashlib.sha256(_written(plain).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+_PARTS: Mapping[type, Part] = {
+    Hyperparameters: Part.ARGS,
+    Scalar: Part.SCALARS,
+    Image: Part.IMAGES,
+    Plot: Part.PLOTS,
+    DrawnPlot: Part.PLOTS,
+    SingleValue: Part.VALUES,
+    OutputModel: Part.MODEL,
+}
 
 
 def _plain(value: object) -> object:
@@ -233,3 +288,9 @@ class Plan:
     notes: tuple[str, ...]  # what was done differently from what the run states, in sentences
     first_rows: tuple[str, ...] = ()  # digests that distinguish trainings of one key; see identity.py
     unsure: frozenset[int] = frozenset()  # iterations that the run itself holds twice, so that they do not
+    unwanted: frozenset[Part] = frozenset()  # what a person has left out
+
+    @property
+    def wanted(self) -> tuple[Report, ...]:
+        """The reports that are to be sent and compared; the others tell which run it is all the same."""
+        return tuple(report for report in self.reports if report.part not in self.unwanted)

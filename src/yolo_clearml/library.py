@@ -9,15 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import UsageError
-from .events import Plan
-from .replay.names import SHORTEST_NAME
+from . import __version__
+from .errors import NoTemporaryFolder, UsageError
+from .events import ModelFile, Part, Plan
+from .replay.names import SHORTEST_NAME, Wish
+from .replay.placeholders import NoTemplate, Template, template
 from .replay.rules import Wishes, plan
-from .rundir.choice import EVERY_RUN, Choice
+from .replay.wanted import Wanted, named
+from .rundir.choice import EVERY_RUN, Choice, FileChoice
 from .rundir.finding import Found
+from .rundir.further import with_further
 from .rundir.release import parse_release
 from .rundir.run import NotARun, Run
 from .rundir.scan import scan
+from .sync.checks import Check, failed, not_checked, releases, surroundings
 from .sync.engine import sync
 from .sync.ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
 from .sync.outcomes import Failed, Outcome, Pending, Skipped, UpToDate
@@ -48,9 +53,13 @@ class Options:
     """How runs are reported; each field is the option of that name on the command line."""
 
     project: str | None = None
-    name: str | None = None  # for one run
+    name: str | None = None  # for one run, but for placeholders
     tags: tuple[str, ...] | None = None
     output_uri: str | None = None
+    only: tuple[str, ...] | None = None  # kinds of things, by the names of `events.Part`
+    without: tuple[str, ...] | None = None  # the same, left out
+    models: tuple[str, ...] | None = None  # by the names of `events.ModelFile`
+    artifacts: tuple[str, ...] = ()  # patterns as in .gitignore, of files below a run
     rules: str | None = None  # a release, as 8.3.100
     offline: Path | None = None
     force: bool = False
@@ -61,12 +70,23 @@ class Options:
     stale_after: float | None = None  # seconds
     follow_links: tuple[Path, ...] = ()  # folders that links in a run may lead into
     timeout: float = 30.0  # seconds
+    move: bool = False  # a task that ClearML holds already goes where project and name say, too
+    roots: tuple[Path, ...] = ()  # that runs are looked for in, for the placeholder {path}
 
     def __post_init__(self) -> None:
         """Check what can be checked without a run or a server; raises UsageError."""
         self.wishes()
+        self.wanted()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
         require(not (self.verify and self.offline), "--verify and --offline cannot be had together.")
+        for option, excluded in (
+            ("--new", self.new),
+            ("--offline", self.offline is not None),
+            ("--task-id", self.task_id is not None),
+        ):
+            require(not (self.move and excluded), f"--move and {option} cannot be had together.")
+        nowhere = self.project is None and self.name is None
+        require(not (self.move and nowhere), "--move needs --project or --name, for where it is to go.")
         for option, excluded in (("--new", self.new), ("--offline", self.offline is not None)):
             both = excluded and self.task_id is not None
             require(not both, f"--task-id and {option} cannot be had together.")
@@ -82,6 +102,14 @@ class Options:
             require(folder.is_dir(), f"--follow-links {folder} is no folder.")
         return tuple(folder.resolve() for folder in self.follow_links)
 
+    def wanted(self) -> Wanted:
+        """Collect what of a run is to be reported; raises UsageError."""
+        only, without = named("--only", Part, self.only), named("--without", Part, self.without)
+        require(only is None or without is None, "--only and --without cannot be had together.")
+        left_out = frozenset(Part) - only if only is not None else without or frozenset()
+        models, artifacts = named("--models", ModelFile, self.models), FileChoice(self.artifacts)
+        return Wanted(left_out, models, artifacts)
+
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run states; raises UsageError."""
         for option, values in (
@@ -92,16 +120,7 @@ class Options:
             for value in values:
                 odd = value is not None and any("\ud800" <= c <= "\udfff" for c in value)
                 require(not odd, f"ClearML refuses {option} {value!r}: it holds what is no character.")
-        project, name, release = self.project, self.name, None
-        if project is not None:
-            parts = [part.strip() for part in project.split("/")]
-            long = all(len(part) >= SHORTEST_NAME for part in parts)
-            require(long, f"ClearML refuses --project {project!r}: names need three characters or more.")
-            project = "/".join(parts)
-        if name is not None:
-            name = name.strip()
-            long = len(name) >= SHORTEST_NAME
-            require(long, f"ClearML refuses --name {self.name!r}: names need three characters or more.")
+        project, name, release = self._wish("--project", self.project), self._wish("--name", self.name), None
         require(all(tag.strip() for tag in self.tags or ()), "--tags is empty.")
         if self.rules is not None:
             release = parse_release(self.rules)
@@ -109,15 +128,33 @@ class Options:
             require(known, f"--rules {self.rules!r} is no release such as 8.3.100.")
         return Wishes(project, name, self.tags or None, release)
 
+    def _wish(self, option: str, asked: str | None) -> Wish:
+        """Read a name that may have placeholders, and which ClearML takes; raises UsageError."""
+        if asked is None:
+            return None
+        try:
+            wish = template(asked, self.roots)
+        except NoTemplate as error:
+            raise UsageError(f"{option} {error}", error.hint) from error
+        parts = [part.strip() for part in (asked.split("/") if option == "--project" else [asked])]
+        # what placeholders give is made to fit
+        plain = [text for part in parts if isinstance(text := template(part), str)]
+        long = all(len(text) >= SHORTEST_NAME for text in plain)
+        require(long, f"ClearML refuses {option} {asked!r}: names need three characters or more.")
+        return wish if isinstance(wish, Template) else "/".join(plain)
+
 
 def read_run(path: Path, options: Options = Options()) -> Run | NotARun:
     """Read one run directory; raises RunUnreadable."""
-    return scan(path, time.time(), options.stale_after, options.follow())
+    run = scan(path, time.time(), options.stale_after, options.follow())
+    further = options.wanted().further(options.follow())
+    return run if isinstance(run, NotARun) else with_further(run, further)
 
 
 def plan_run(run: Run, options: Options = Options()) -> Plan:
     """Work out everything ClearML should know about a run by now, without sending anything."""
-    return plan(run, options.wishes())
+    wishes = options.wishes()
+    return options.wanted().chosen(plan(run, wishes), run, wishes.rules)
 
 
 def upload(
@@ -149,11 +186,12 @@ def verify(
 ) -> Iterator[Outcome]:
     """Read each run's task back and compare it with the disk, as ``yolo-clearml verify`` does.
 
-    Nothing is changed. The last outcome of a run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate
-    is a Verdict, whose ``differences`` are none where the run is verified.
+    Nothing is changed, and what the last upload was asked to leave out is not compared. The last outcome of a
+    run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate is a Verdict, whose ``differences`` are
+    none where the run is verified.
     """
     stop = stop or threading.Event()
-    return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY), options.jobs, stop)
+    return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY, wanted=None), options.jobs, stop)
 
 
 def watch(
@@ -176,12 +214,20 @@ def watch(
     from .sync.triggers import Lookout
 
     require_seconds("--poll", poll)
-    stop = stop or threading.Event()
+    stop, roots = stop or threading.Event(), list(roots)
+    options = replace(options, roots=options.roots or tuple(roots))
+    require(not options.move, "--move is for an upload, which moves a task once.")
+    require(
+        not isinstance(options.wishes().name, str),
+        f"--name of a watch is for many runs, and {options.name!r} is the same for all.",
+        "Put a placeholder into it, such as {parent} or {name}.",
+    )
     work = _work(options, stop)
     # whatever comes, it will need the sink; when what is there was looked at, there is time for that
     agenda = Agenda(work.sink.renew, stop, once, idle=work.sink.begin)
-    with Lookout(list(roots), agenda, say, stop, poll, choice, follow=work.follow):
-        if not agenda.open_runs:
+    further = options.wanted().further(work.follow)
+    with Lookout(roots, agenda, say, stop, poll, choice, follow=work.follow, further=further):
+        if not (agenda.open_runs or (once and agenda.elsewhere)):
             say("There is no run yet; waiting for the first.")
         yield from follow(agenda, work, options.jobs, stop)
 
@@ -191,12 +237,45 @@ def status(
     options: Options = Options(),
 ) -> Iterator[UpToDate | Pending | Skipped | Failed]:
     """Give how each run stands, from its directory and its ledger, as ``yolo-clearml status`` does."""
-    work = _work(options, threading.Event())
+    work = replace(_work(options, threading.Event()), wanted=None)
     for found in runs:
         if isinstance(found, NotARun):
             yield Skipped(found.path, found.reason, found.hint)
         else:
             yield standing(found, work)
+
+
+def diagnose(
+    paths: Iterable[Path] = (), options: Options = Options(), stop: threading.Event | None = None
+) -> Iterator[Check]:
+    """Check what an upload or a watch of ``paths`` rests on, as ``yolo-clearml doctor`` does.
+
+    Of the options ``output_uri``, ``timeout`` and ``follow_links`` count. What is wrong is a Check that has
+    failed, and no error; what could not be looked into, because something before it failed, is one as well.
+    Nothing of what is made on the way stays, but where a Check warns of it.
+    """
+    paths = list(paths)
+    stop = stop or threading.Event()
+    yield releases(__version__)
+    try:
+        _require_temporary_folder()
+    except NoTemporaryFolder as error:
+        yield failed("temporary files", error)
+        yield not_checked("server", "ClearML's SDK cannot be imported.")
+    else:
+        from .server.diagnosis import connection
+
+        yield from connection(options.output_uri, options.timeout, stop)
+    yield from surroundings(paths, options.follow())
+
+
+def _require_temporary_folder() -> None:
+    import tempfile
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as cause:
+        raise NoTemporaryFolder from cause
 
 
 def _work(options: Options, stop: threading.Event) -> Work:
@@ -208,6 +287,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
         return OfflineSink(options.offline or Path(), options.output_uri)
 
     def online() -> Sink:
+        _require_temporary_folder()
         from .server.sink import ClearmlSink
 
         return ClearmlSink(options.timeout, options.output_uri, stop)
@@ -224,10 +304,12 @@ def _work(options: Options, stop: threading.Event) -> Work:
         ledgers=ledgers,
         server_hint=configuration_stamp(),
         wishes=options.wishes(),
+        wanted=options.wanted(),
         stale_after=options.stale_after,
         follow=options.follow(),
         force=options.force,
         new=options.new,
+        move=options.move,
         aim=Aim.DELIVER_AND_VERIFY if options.verify else Aim.DELIVER,
         task_id=options.task_id.strip() if options.task_id is not None else None,
     )

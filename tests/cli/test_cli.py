@@ -31,13 +31,19 @@ from typer.testing import CliRunner
 from yolo_clearml import __version__
 from yolo_clearml.cli import app as cli
 from yolo_clearml.errors import Exit
+from yolo_clearml.rundir.choice import Shard
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 
 OPTIONS = {
     "--project",
     "--name",
+    "--move",
     "--tags",
     "--output-uri",
+    "--only",
+    "--without",
+    "--models",
+    "--artifacts",
     "--rules",
     "--offline",
     "--dry-run",
@@ -50,6 +56,7 @@ OPTIONS = {
     "--jobs",
     "--include",
     "--exclude",
+    "--shard",
     "--stale-after",
     "--timeout",
     "--json",
@@ -143,7 +150,7 @@ def test_json_has_one_promised_object_per_run(
 ) -> None:
     """Also for what is skipped and what was up to date; and it is all that stdout holds."""
     make_run("v8.4.190-val")
-    keys = "run name state outcome task_id url epochs events files bytes reason hint missing"
+    keys = "run name state outcome task_id url epochs events files bytes reason hint missing without"
     for outcome in ("delivered", "up-to-date"):
         ended = run_cli("upload", "--json", "runs")
         lines = {line["outcome"]: line for line in map(json.loads, ended.out.splitlines())}
@@ -221,7 +228,7 @@ def test_a_locale_without_the_letters_of_a_name(server: ClearMLDouble, small: Pa
 @pytest.mark.parametrize(
     ("options", "closed"),
     sampled(
-        itertools.product([["--json"], [], ["--json", "--dry-run"]], [">&-", "2>&-", ">&- 2>&-"]), one_in(4)
+        itertools.product([["--json"], [], ["--json", "--dry-run"]], [">&-", "2>&-", ">&- 2>&-"]), one_in(5)
     ),
 )
 def test_a_closed_stream_is_as_good_as_devnull(
@@ -235,7 +242,8 @@ def test_a_closed_stream_is_as_good_as_devnull(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["upload", "--json"], ["upload"], ["upload", "--dry-run"], ["--version"]]
+    "arguments",
+    sampled([["upload"], ["upload", "--json"], ["upload", "--dry-run"], ["--version"]], one_in(3)),
 )
 def test_output_that_cannot_be_written_is_said_and_the_work_is_done(
     server: ClearMLDouble, small: Path, make_run: MakeRun, arguments: list[str]
@@ -451,7 +459,7 @@ def test_not_configured(
     assert "clearml-init" in ended.err
 
 
-@pytest.mark.parametrize("where", ["cli.app.find_runs", "library.upload"])
+@pytest.mark.parametrize("where", ["cli.requirements.find_runs", "library.upload"])
 @pytest.mark.parametrize("kind", [KeyError, BrokenPipeError, EOFError])
 def test_a_fault_of_ours(
     run_cli: Run,
@@ -514,7 +522,9 @@ def stopped(
     return Stopped(process.returncode, time.monotonic() - first, out, err)
 
 
-@pytest.mark.parametrize(("status", "number"), [(130, signal.SIGINT), (143, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("status", "number"), sampled([(130, signal.SIGINT), (143, signal.SIGTERM)], one_in(2))
+)
 def test_a_signal_stops_after_what_is_on_its_way(
     run_cli: Run, server: ClearMLDouble, make_run: MakeRun, status: int, number: signal.Signals
 ) -> None:
@@ -593,6 +603,11 @@ def test_the_options_are_those_we_promised() -> None:
 VALUES: dict[str, tuple[str, object]] = {
     "--project": ("lab/shapes", "lab/shapes"),
     "--name": ("baseline", "baseline"),
+    "--move": ("1", True),
+    "--only": ("scalars plots", ["scalars", "plots"]),
+    "--without": ("model images", ["model", "images"]),
+    "--models": ("best last", ["best", "last"]),
+    "--artifacts": ("*.json a/", ["*.json", "a/"]),
     "--tags": ("one two", ["one", "two"]),
     "--output-uri": ("s3://bucket", "s3://bucket"),
     "--rules": ("8.3.100", "8.3.100"),
@@ -605,6 +620,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "--metrics": ("file.prom", Path("file.prom")),
     "--include": ("a* b", ["a*", "b"]),
     "--exclude": ("a* b", ["a*", "b"]),
+    "--shard": ("2/4", Shard(2, 4)),
     "--jobs": ("7", 7),
     "--follow-links": ("/usr:/dev", [Path("/usr"), Path("/dev")]),
     "--stale-after": ("60", 60.0),

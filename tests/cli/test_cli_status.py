@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -320,24 +321,44 @@ def test_on_a_terminal_there_are_links_and_a_sum(server: ClearMLDouble, small: P
 # -- completion ------------------------------------------------------------------------------------------
 
 
-def completed(words: str, shell: str = "bash") -> str:
-    """Give what the shell is told to offer for the last of these words, which may be empty."""
-    environment = {
-        "PATH": os.defpath,
+Complete = Callable[..., str]
+
+
+def asked_for(words: str, shell: str) -> dict[str, str]:
+    """Give the variables in which a shell asks for what there is for the last of these words."""
+    return {
         "_YOLO_CLEARML_COMPLETE": f"complete_{shell}",
         "_TYPER_COMPLETE_ARGS": f"yolo-clearml {words}",
         "COMP_WORDS": f"yolo-clearml {words}",
         "COMP_CWORD": str(len(words.split(" "))),
     }
+
+
+@pytest.fixture
+def completed(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> Complete:
+    """Give a function that tells what a shell offers for the last of these words, which may be empty."""
+
+    def complete(words: str, shell: str = "bash") -> str:
+        for name, value in asked_for(words, shell).items():
+            monkeypatch.setenv(name, value)
+        ended = run_cli()
+        assert "" == ended.err
+        return ended.out
+
+    return complete
+
+
+def test_the_program_completes_by_itself() -> None:
+    """As the shell calls it, with nothing but its questions in the environment."""
     program = Path(sys.executable).with_name("yolo-clearml")
+    environment = {"PATH": os.defpath, **asked_for("st", "bash")}
     ended = subprocess.run(
         [program], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert "" == ended.stderr
-    return ended.stdout
+    assert ("", ["status"]) == (ended.stderr, ended.stdout.split())
 
 
-def test_a_shell_completes_commands_options_and_values() -> None:
+def test_a_shell_completes_commands_options_and_values(completed: Complete) -> None:
     """As typer's script for bash asks."""
     assert {"upload", "watch", "status"} <= set(completed("").split())
     assert ["status"] == completed("st").split()
@@ -349,7 +370,7 @@ def test_a_shell_completes_commands_options_and_values() -> None:
     assert ["--poll"] == completed("watch --once --po").split()
 
 
-def test_other_shells_complete_as_well() -> None:
+def test_other_shells_complete_as_well(completed: Complete) -> None:
     """With the help of an option beside it."""
     assert '"--sort"' in completed("status --so", "zsh")
     assert "Sort the lines by" in completed("status --so", "zsh")

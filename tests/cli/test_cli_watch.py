@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import MakeRun
+from conftest import MakeRun, one_in, sampled
 from double import ClearMLDouble, Hang
 from test_cli import COMMAND, Run, run_cli, small
 from typer.main import get_command
@@ -149,7 +149,9 @@ def test_a_server_that_comes_back_is_noticed(
     assert ["completed"] == [task["status"] for task in server.tasks.values()]
 
 
-@pytest.mark.parametrize(("status", "number"), [(130, signal.SIGINT), (143, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("status", "number"), sampled([(130, signal.SIGINT), (143, signal.SIGTERM)], one_in(2))
+)
 def test_a_signal_ends_it_while_it_waits(
     server: ClearMLDouble, make_run: MakeRun, tmp_path: Path, status: int, number: signal.Signals
 ) -> None:
@@ -177,6 +179,7 @@ def test_a_signal_ends_it_while_it_waits(
     assert "epoch/2" in ledger.sent
 
 
+@pytest.mark.exhaustive
 def test_a_signal_ends_it_during_a_request_that_hangs(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Within five seconds; what was not acknowledged is not in the ledger."""
     run = make_run("v8.4.190-detect-killed")

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -394,8 +395,12 @@ class ClearMLDouble:
             endpoint,
             payload,
             self.api_latency,
-            lambda fault: self._api.handle(incoming, endpoint, fewer=isinstance(fault, Fewer)),
+            lambda fault: self._dated(self._api.handle(incoming, endpoint, fewer=isinstance(fault, Fewer))),
         )
+
+    def _dated(self, reply: Reply) -> Reply:
+        """Add when it was answered, as every HTTP server does that has a clock."""
+        return replace(reply, headers={"Date": formatdate(self.clock(), usegmt=True), **reply.headers})
 
     def _respond_files(self, incoming: Incoming) -> Reply:
         endpoint = f"files:{incoming.method}"

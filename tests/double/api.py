@@ -486,14 +486,13 @@ class Api:
         self.state.require_unfinished(task)
         artifacts = task["execution"].setdefault("artifacts", [])
         for artifact in body["artifacts"]:
-            artifact = {"mode": "output", **artifact}
+            artifact = {"mode": "output", "display_data": [], **artifact}
             identity = (artifact["key"], artifact["mode"])
-            artifacts[:] = [
-                item for item in artifacts if (item["key"], item.get("mode", "output")) != identity
-            ]
+            artifacts[:] = [item for item in artifacts if (item["key"], item["mode"]) != identity]
             artifacts.append(artifact)
+        artifacts.sort(key=lambda artifact: artifact["key"])
         self.state.touch(task)
-        return {"updated": 1, "added": len(body["artifacts"])}
+        return {"updated": 1}
 
     def _delete_artifacts(self, body: Json) -> Json:
         task = self.state.task(body["task"])

@@ -197,7 +197,15 @@ class State:
         if body.get("name") is not None:
             fields["name"] = check_name(body["name"], "name")
         if body.get("project") is not None:
-            fields["project"] = self.project(body["project"])["id"]
+            if body["project"] not in self.projects:
+                raise ApiError(
+                    400,
+                    16,
+                    "Invalid value for fields (expecting Project id)",
+                    id=body["project"],
+                    field="project",
+                )
+            fields["project"] = body["project"]
         if body.get("output_dest") is not None:
             fields["output"] = {**task["output"], "destination": body["output_dest"]}
         for name in ("script", "execution", "models"):

@@ -51,6 +51,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, port: int, respond: Callable[[Incoming], Reply]) -> None:
         self.respond = respond
+        self.stopped = False
         self.connections: set[socket.socket] = set()
         self.connections_lock = threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
@@ -59,6 +60,29 @@ class _Server(ThreadingHTTPServer):
         """Bind without the look-up of a host name, which may ask a slow resolver."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+
+    def serve(self) -> None:
+        """Accept connections until `stop`; nothing is asked every so often, so nothing waits for that."""
+        while True:
+            try:
+                connection, address = self.get_request()
+            except OSError:  # a client that broke off, in the middle of TLS for one
+                if self.stopped:
+                    return
+                continue
+            if self.stopped:
+                self.shutdown_request(connection)
+                return
+            self.process_request(connection, address)
+
+    def stop(self, accepting: threading.Thread) -> None:
+        """Refuse connections from now on."""
+        self.stopped = True
+        with contextlib.suppress(OSError):
+            # wakes whoever accepts, on every system
+            socket.create_connection(("127.0.0.1", self.server_port), 1.0).close()
+        accepting.join()
+        self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent: clients that go away in the middle are what the tests are about."""
@@ -147,6 +171,7 @@ class Endpoint:
     def __init__(self, respond: Callable[[Incoming], Reply]) -> None:
         self._respond = respond
         self._server: _Server | None = None
+        self._accepting = threading.Thread()
         self.port = 0
 
     @property
@@ -161,15 +186,15 @@ class Endpoint:
             if tls is not None:
                 self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
             self.port = self._server.server_address[1]
-            threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+            self._accepting = threading.Thread(target=self._server.serve, daemon=True)
+            self._accepting.start()
 
     def stop(self) -> None:
         """Refuse connections from now on and break those that are open."""
         server, self._server = self._server, None
         if server is None:
             return
-        server.shutdown()
-        server.server_close()
+        server.stop(self._accepting)
         with server.connections_lock:
             open_connections = list(server.connections)
         for connection in open_connections:

@@ -185,13 +185,18 @@ def test_hostile_runs_are_uploaded_and_verified(
     assert count == len(server.requests)
 
 
-@pytest.mark.exhaustive
 def test_hostile_runs_are_watched(
-    run_cli: Run, server: ClearMLDouble, tree: dict[Path, Hostile], made: tuple[Path, object]
+    run_cli: Run,
+    server: ClearMLDouble,
+    tree: dict[Path, Hostile],
+    made: tuple[Path, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A watch brings those to ClearML that can be, and names the others; those that an upload has shown to be
     as any other for ClearML are left out."""
     folder, _ = made
+    # before it gives up on the others, it tries them for half a minute
+    monkeypatch.setattr("yolo_clearml.sync.agenda._RUN_PAUSES", (0.05, 1.0))
     alike = ("dir ", "pt executes ", "yaml ")
     names = [*ONLINE, "--exclude", "* link out", "--exclude", "* device"]
     names += [part for name in alike for part in ("--exclude", f"{name}*")]

@@ -26,8 +26,12 @@ from uploading import upload as upload_soon
 
 from yolo_clearml.cli.metrics import Metrics
 from yolo_clearml.errors import LedgerUnwritable
+from yolo_clearml.events import ModelFile, Part
 from yolo_clearml.library import Options
 from yolo_clearml.library import upload as export
+from yolo_clearml.replay.rules import Wishes
+from yolo_clearml.replay.wanted import Wanted
+from yolo_clearml.rundir.choice import FileChoice
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, Ledger
 from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, UpToDate
 from yolo_clearml.sync.work import Aim
@@ -66,6 +70,19 @@ def told_and_lost(double: ClearMLDouble, run: Path) -> None:
     double.files.clear()
 
 
+def with_more_models(double: ClearMLDouble, run: Path) -> None:
+    """Put models beside best.pt, a folder among them."""
+    (run / "weights" / "best.onnx").write_bytes(b"onnx")
+    (run / "weights" / "best_saved_model").mkdir()
+    (run / "weights" / "best_saved_model" / "saved_model.pb").write_bytes(b"model")
+
+
+def with_notes(double: ClearMLDouble, run: Path) -> None:
+    """Put a further file beside what the training left."""
+    (run / "notes.txt").write_text("it converges")
+    os.utime(run / "notes.txt", (1.6e9, 1.6e9))
+
+
 def made_by_hand(double: ClearMLDouble, run: Path) -> None:
     """Make an empty task of another name."""
     project = double.ask("projects.create", name="elsewhere", description="")["id"]
@@ -92,8 +109,16 @@ CASES = {
     "of what changed": Case(told_and_changed, 7),
     "--new": Case(told, 15, {"new": True}),
     "--task-id": Case(made_by_hand, 15, given=True),
+    "--move": Case(told, 7, {"move": True, "wishes": Wishes("Lab/Moved", "shapes")}),
     "--verify": Case(nothing, 8, {"aim": Aim.DELIVER_AND_VERIFY}, since="tasks.completed"),
     "verify": Case(told, 8, {"aim": Aim.VERIFY}),
+    "--models": Case(
+        with_more_models, 15, {"wanted": Wanted(models=frozenset(ModelFile))}, since="models.create"
+    ),
+    "--artifacts": Case(
+        with_notes, 8, {"wanted": Wanted(artifacts=FileChoice(("notes.txt",)))}, since="models.create"
+    ),
+    **{f"--without {part.value}": Case(nothing, 8, {"wanted": Wanted(frozenset({part}))}) for part in Part},
 }
 
 
@@ -116,10 +141,10 @@ class Begun:
         shutil.copytree(self.kept, self.run)
 
 
-def assert_settled(double: ClearMLDouble, run: Path) -> None:
+def assert_settled(double: ClearMLDouble, run: Path, wanted: Wanted = Wanted()) -> None:
     """There is nothing left to do, and nothing left over."""
     count = len(double.requests)
-    (outcome,) = upload([run])
+    (outcome,) = upload([run], wanted=wanted)
     assert isinstance(outcome, UpToDate)
     assert count == len(double.requests)
     assert [LEDGER_NAME] == hidden(run)
@@ -148,7 +173,9 @@ def comparable(double: ClearMLDouble) -> Any:
         ("upload", "kept", "never"),
         ("upload", "lost", "after"),
         # what comes between two requests is a step of the test after this one, so "after" is all there is
-        *((name, "kept", "after") for name in CASES),
+        *sampled(
+            [(name, "kept", "after") for name in CASES], lambda case: "wanted" not in CASES[case[0]].options
+        ),
     ],
 )
 def test_killed_at_every_request(
@@ -183,7 +210,7 @@ def test_killed_at_every_request(
                 (small_run / LEDGER_NAME).unlink(missing_ok=True)
             assert [] == fails(upload([small_run], **options)), number
             assert wanted == comparable(double), number
-            assert_settled(double, small_run)
+            assert_settled(double, small_run, case.options.get("wanted", Wanted()))
             there = FileLedgers().load(small_run)
             assert (ended.run, ended.sent, ended.facts) == (there.run, there.sent, there.facts), number
             assert (ended.verified is None) is (there.verified is None), number

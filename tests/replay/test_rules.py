@@ -968,6 +968,7 @@ def test_properties_tell_the_true_times(tmp_path: Path) -> None:
         "run_directory": "/home/somebody/runs/train",
         "release": "8.4.190",
         "epochs": "3 of 3",
+        **{"dataset": "unknown", "model": "unknown", "task": "detect"},  # as its arguments state
     } == told.values
     live = planned(training(tmp_path / "live", stripped=False), ENDED)
     (told,) = events_of(live, Properties)
@@ -986,6 +987,7 @@ def test_properties_tell_what_is_not_known(run: Run) -> None:
         "run_directory": "train",
         "release": "8.4.37 to 8.4.76 (guessed)",
         "epochs": "3 of unknown",
+        **{"dataset": "unknown", "model": "unknown", "task": "detect"},  # as its arguments state
     } == told.values
     (told,) = events_of(of_args(run, save_dir=7), Properties)
     assert "7" == told.values["run_directory"]

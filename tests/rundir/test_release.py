@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from bisect import bisect_right
@@ -12,7 +13,7 @@ from conftest import MakeRun, long_after
 from hypothesis import given
 from hypothesis import strategies as st
 from releases import known
-from test_eras import PUBLISHED, fact
+from test_eras import BY_MINOR, PUBLISHED, fact
 from test_golden import RUNS, events_of, replay
 
 import yolo_clearml
@@ -138,18 +139,18 @@ def test_args_of_a_real_run_hold_every_name_of_its_release(make_run: MakeRun, na
 # -- what a release leaves behind leads back to it
 
 
-@pytest.mark.parametrize("release", PUBLISHED, ids=lambda release: ".".join(map(str, release)))
-def test_every_release_is_in_its_own_interval(release: Release) -> None:
+@pytest.mark.parametrize("task", ["detect", "segment"])
+@BY_MINOR
+def test_every_release_is_in_its_own_interval(releases: list[Release], task: str) -> None:
     """Of each task, with and without pictures, resumed or not."""
-    for task in ("detect", "segment"):
-        for drawn in (None, set[str]()):
-            found = guess(release, drawn, task=task)
-            assert found.first <= release <= found.last
-            assert not found.contradictory
-            own = "/x/train/weights/last.pt"
-            for marks in ({"resume": own}, {"resume": False, "model": own, "save_dir": "/x/train"}):
-                found = guess(release, drawn, task=task, **marks)
-                assert found.first <= release <= found.last
+    own = "/x/train/weights/last.pt"
+    for release, drawn in itertools.product(releases, (None, set[str]())):
+        found = guess(release, drawn, task=task)
+        assert found.first <= release <= found.last, release
+        assert not found.contradictory, release
+        for marks in ({"resume": own}, {"resume": False, "model": own, "save_dir": "/x/train"}):
+            found = guess(release, drawn, task=task, **marks)
+            assert found.first <= release <= found.last, release
 
 
 @pytest.mark.parametrize("task", ["detect", "segment"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FEW_AND_EVERY, Doubles, MakeRun, chosen
+from conftest import Doubles, MakeRun, chosen, one_in, sampled
 from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR
 from killing import killed_at_request
@@ -147,9 +148,15 @@ def test_verify_raises_no_alarm_over_what_live_knew_better(server: ClearMLDouble
     assert ["Epoch Time", "lr", "results"] == sorted(difference.title for difference in verdict.differences)
 
 
-@pytest.mark.parametrize("name", [DETECT, f"{DETECT}-killed"])
 @pytest.mark.parametrize(
-    "status", ["completed", "in_progress", "stopped", "failed", "closed", "publishing", "published"]
+    ("name", "status"),
+    sampled(
+        itertools.product(
+            [DETECT, f"{DETECT}-killed"],
+            ["completed", "in_progress", "stopped", "failed", "closed", "publishing", "published"],
+        ),
+        one_in(5),
+    ),
 )
 def test_verify_leaves_how_a_live_task_ended_to_who_told_it(
     server: ClearMLDouble, make_run: MakeRun, name: str, status: str
@@ -165,18 +172,23 @@ def test_verify_leaves_how_a_live_task_ended_to_who_told_it(
     assert [] == found
 
 
+SHUT_OR_NOT: list[tuple[dict[str, Any], str | None]] = [
+    ({"status": "published"}, "was published in ClearML"),
+    ({"status": "failed"}, "has failed in ClearML"),
+    ({"status": "stopped", "status_reason": "Stopped by user"}, "was aborted in ClearML"),
+    ({"system_tags": ["archived"]}, "was archived in ClearML"),
+    ({"status": "completed"}, None),
+    ({"status": "stopped", "status_reason": "yolo-clearml: the training stopped early"}, None),
+]
+
+
 @pytest.mark.parametrize(
-    ("change", "hint"),
-    [
-        ({"status": "published"}, "was published in ClearML"),
-        ({"status": "failed"}, "has failed in ClearML"),
-        ({"status": "stopped", "status_reason": "Stopped by user"}, "was aborted in ClearML"),
-        ({"system_tags": ["archived"]}, "was archived in ClearML"),
-        ({"status": "completed"}, None),
-        ({"status": "stopped", "status_reason": "yolo-clearml: the training stopped early"}, None),
-    ],
+    ("change", "hint", "told_by"),
+    sampled(
+        [(*case, told_by) for case in SHUT_OR_NOT for told_by in ("us", "live")],
+        one_in(3),
+    ),
 )
-@pytest.mark.parametrize("told_by", ["us", "live"])
 def test_what_cannot_be_mended_is_not_promised_to_be(
     server: ClearMLDouble, make_run: MakeRun, told_by: str, change: dict[str, Any], hint: str | None
 ) -> None:
@@ -601,8 +613,16 @@ def test_another_trainings_task_is_refused(server: ClearMLDouble, make_run: Make
 # -- every status -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lacks", ["nothing", "a plot", "the model"])
-@pytest.mark.parametrize("status", ["completed", "in_progress", "stopped", "failed", "closed", "published"])
+@pytest.mark.parametrize(
+    ("lacks", "status"),
+    sampled(
+        itertools.product(
+            ["nothing", "a plot", "the model"],
+            ["completed", "in_progress", "stopped", "failed", "closed", "published"],
+        ),
+        lambda case: case[0] == "a plot" or case[1] == "completed",
+    ),
+)
 def test_a_live_task_in_every_status(
     server: ClearMLDouble, make_run: MakeRun, status: str, lacks: str
 ) -> None:
@@ -695,9 +715,19 @@ def test_a_run_that_nobody_told_costs_two_requests_more(server: ClearMLDouble, m
     assert 1 == endpoints["projects.get_all_ex"]
 
 
-@FEW_AND_EVERY
-@pytest.mark.parametrize("ledger", ["kept", "lost"])
-@pytest.mark.parametrize("end", ["completed", "stopped", None])
+@pytest.mark.parametrize(
+    ("ledger", "end", "every"),
+    sampled(
+        [
+            *(("kept", "completed", False), ("lost", None, False)),
+            *(
+                ("kept", "completed", True),
+                *itertools.product(["lost"], ["completed", "stopped", None], [True]),
+            ),
+        ],
+        lambda case: not case[2],
+    ),
+)
 def test_killed_at_every_request_of_an_adoption(
     server: ClearMLDouble, doubles: Doubles, make_run: MakeRun, ledger: str, end: str | None, every: bool
 ) -> None:

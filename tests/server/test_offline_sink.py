@@ -547,11 +547,24 @@ def test_a_leftover_in_the_place_of_a_temporary_is_not_written_into(
         ("...", "run"),
         ("ü" * 300, "ü" * 90),
         ("e\u0301", "e\u0301"),
+        ("con", "_con"),
+        ("NUL.v2", "_NUL.v2"),
+        ("com1", "_com1"),
+        ("console", "console"),
     ],
 )
 def test_file_names(name: str, expected: str) -> None:
     """Letters of any script stay; separators, control characters and leading dashes or dots do not."""
     assert _file_name(name) == expected
+
+
+@pytest.mark.parametrize("part", ["con", "Aux", "nul.jpg", "LPT1.a.jpg", "run."])
+def test_session_paths_can_be_unpacked_on_windows(part: str) -> None:
+    """Where some names are devices, whatever their ending, and a dot at the end is dropped."""
+    plain = _plain(part)
+    assert part != plain and plain.partition(".")[0].lower() not in ("con", "aux", "nul", "lpt1")
+    assert not plain.endswith(".") and plain.endswith(".jpg") == part.endswith(".jpg")
+    assert "control" == _plain("control")
 
 
 @pytest.mark.parametrize("part", ["a b", "ü", "a#b", "50%", "..", "", "x" * 300, "a/b.jpg", "\udcff"])

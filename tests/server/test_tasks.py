@@ -16,6 +16,7 @@ from uploading import fails, upload
 
 from yolo_clearml import __version__
 from yolo_clearml.errors import Exit
+from yolo_clearml.events import FileStamp, OutputModel
 from yolo_clearml.replay.rules import Wishes
 from yolo_clearml.server import payloads
 from yolo_clearml.server import reader as clearml_reader
@@ -48,7 +49,8 @@ def test_references_are_ids_again() -> None:
 
 def test_a_model_without_a_project_states_none() -> None:
     """The server refuses a null there."""
-    assert "project" not in payloads.model({}, "name", "uri", "task", None)
+    event = OutputModel("name", FileStamp("weights/best.pt", 1, 0), {}, 0)
+    assert "project" not in payloads.model(event, "uri", "task", None)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def uploaded(server: ClearMLDouble, make_run: MakeRun) -> Uploaded:
     return Uploaded(run, server)
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("name", sampled(TRAININGS, one_in(3)))
 def test_every_golden_run_verifies(server: ClearMLDouble, make_run: MakeRun, name: str) -> None:
     """No false alarm: everything that was sent is found, nothing is missing, nothing is too much."""
     run = make_run(name)
@@ -285,7 +285,7 @@ def matches(text: str, pattern: str) -> bool:
     return text.startswith(pieces[0]) and text.endswith(pieces[-1])
 
 
-@pytest.mark.parametrize(("damage", "sentence"), sampled(DAMAGE, one_in(3)), ids=[text for _, text in DAMAGE])
+@pytest.mark.parametrize(("damage", "sentence"), sampled(DAMAGE, one_in(5)), ids=[text for _, text in DAMAGE])
 def test_damage_is_mended_by_force_or_said_not_to_be(
     uploaded: Uploaded, damage: Callable[[Uploaded], object], sentence: str
 ) -> None:
@@ -473,11 +473,14 @@ def test_a_reply_that_is_none_is_an_error(uploaded: Uploaded, endpoint: str, fau
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        *(fault for fault in FAULTS if not isinstance(fault, NotJson)),
-        *(Status(301, headers={"Location": "/"}), Status(401), Status(403), Status(400)),
-        Status(200, b"not packed", {"Content-Encoding": "gzip"}),
-    ],
+    sampled(
+        [
+            *(fault for fault in FAULTS if not isinstance(fault, NotJson)),
+            *(Status(301, headers={"Location": "/"}), Status(401), Status(403), Status(400)),
+            Status(200, b"not packed", {"Content-Encoding": "gzip"}),
+        ],
+        one_in(3),
+    ),
     ids=named,
 )
 def test_a_file_that_does_not_come_is_an_error(uploaded: Uploaded, fault: Fault) -> None:
@@ -489,7 +492,7 @@ def test_a_file_that_does_not_come_is_an_error(uploaded: Uploaded, fault: Fault)
     assert error.value.hint
 
 
-@pytest.mark.parametrize("fault", [*FAULTS[:7], Status(401)], ids=named)
+@pytest.mark.parametrize("fault", sampled([*FAULTS[:7], Status(401)], one_in(3)), ids=named)
 def test_what_passes_is_waited_for(uploaded: Uploaded, fault: Fault) -> None:
     """One failure of a kind that passes, of the API and of the file server: verified all the same."""
     uploaded.server.fault("events.get_task_events", fault)

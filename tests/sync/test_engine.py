@@ -553,7 +553,8 @@ def test_a_task_keeps_what_it_was_made_with(run: Path, sink: Memory) -> None:
     )
     note = (
         "ClearML holds this run already, as 'my run' in 'P/Q', and it is left there:"
-        " --project, --name and --tags are for a task that is made; --new makes one."
+        " --project, --name and --tags are for a task that is made. 'upload --move' gives it another project"
+        " or name, --new makes another."
     )
     for number, (wishes, notes) in enumerate(
         [

@@ -262,6 +262,7 @@ def test_a_ledger_that_is_not_understood_counts_as_lost(run: Path, content: byte
     assert FULL == load(run)
 
 
+@pytest.mark.exhaustive
 def test_a_ledger_larger_than_any_runs_counts_as_lost(run: Path) -> None:
     """Lists of lists take twenty times their size in memory; the longest training has 4 MB to remember."""
     sent = {f"epoch/{n}": "0123456789abcdef" for n in range(100_000)}
@@ -633,7 +634,7 @@ def test_another_process_is_refused_until_it_dies(run: Path) -> None:
 
 def test_a_file_that_is_replaced_each_time_is_given_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system whose files never seem the same ones, the run is busy, and nobody waits for ever."""
-    monkeypatch.setattr("yolo_clearml.sync.ledger._same_file", lambda *_: False)
+    monkeypatch.setattr("yolo_clearml.system.is_at", lambda *_: False)
     before = descriptors()
     with pytest.raises(RunBusy), FileLedgers().hold(run):
         pass

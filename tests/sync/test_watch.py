@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FEW_AND_EVERY, MakeRun, chosen, sampled
+from conftest import FEW_AND_EVERY, MakeRun, chosen, one_in, sampled
 from double import ClearMLDouble
 from test_cli import COMMAND
 from test_golden import expected_of
@@ -682,7 +682,9 @@ def test_a_killed_watch_is_finished_by_the_next(
     assert_as_uploaded(server, monkeypatch, run)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), sampled([(signal.SIGTERM, 143), (signal.SIGINT, 130)], one_in(2))
+)
 def test_a_watch_that_is_asked_to_stop_stops_soon(
     server: ClearMLDouble, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:

@@ -26,9 +26,20 @@ from ..sync.outcomes import (
 )
 from ..sync.sinks import RecordingSink
 from ..sync.verdict import Verdict
-from .plan_text import plan_json, plan_lines
+from .plan_text import noted, plan_json, plan_lines
 from .terminal import Terminal
-from .wording import counted, mending, printable, proof_text, sent_text, shown_path, without, write_line
+from .wording import (
+    as_asked,
+    counted,
+    hint_of,
+    mending,
+    printable,
+    proof_text,
+    sent_text,
+    shown_path,
+    without,
+    write_line,
+)
 
 _MOST_DIFFERENCES = 20  # of a run, that are spelled out
 _UNSURE = "it was sent under another configuration of ClearML"
@@ -76,7 +87,7 @@ def choose(
 
 def write_error(error: YoloClearmlError) -> None:
     """Write what happened and what to do next."""
-    write_line(sys.stderr, f"yolo-clearml: {printable(str(error))}\n  {printable(error.hint)}")
+    write_line(sys.stderr, f"yolo-clearml: {printable(str(error))}\n  {printable(hint_of(error))}")
 
 
 class JsonLines:
@@ -121,6 +132,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         "reason": None,
         "hint": None,
         "missing": [],
+        "without": [],
     }
     match outcome:
         case Started() | Progress() | Gone():
@@ -139,7 +151,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         case Failed():
             line |= {"outcome": "failed", "task_id": outcome.task_id, "url": outcome.url}
             line |= {"events": outcome.events, "files": outcome.files, "bytes": outcome.size}
-            line |= {"reason": str(outcome.error), "hint": outcome.error.hint}
+            line |= {"reason": str(outcome.error), "hint": hint_of(outcome.error)}
         case _:
             assert_never(outcome)
     facts = outcome.facts
@@ -150,7 +162,7 @@ def json_line(outcome: Outcome | Pending) -> dict[str, Any] | None:
         line |= {"hint": mending(outcome.proof) if differences else None}
     state = facts.state.value if facts.state else None
     line |= {"name": facts.name, "state": state, "epochs": facts.epochs}
-    return line | {"missing": list(facts.missing)}
+    return line | {"missing": list(facts.missing), "without": list(facts.without)}
 
 
 class PlainLines:
@@ -175,7 +187,8 @@ class PlainLines:
             case Delivered() | UpToDate() if outcome.proof is not None:
                 self._proof(run, outcome, outcome.proof)
             case Delivered():
-                self._result(f"{run}: {self._word} {sent_text(outcome)}{self._rest(outcome)}")
+                sent = f"{sent_text(outcome)}{as_asked(outcome.facts)}"
+                self._result(f"{run}: {self._word} {sent}{self._rest(outcome)}")
                 self._notes(run, outcome)
                 self._missing(run, outcome.facts)
             case UpToDate():
@@ -186,7 +199,7 @@ class PlainLines:
                 if self._verbose or outcome.run in self._named:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
-                reason = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                reason = f"{printable(str(outcome.error))} {printable(hint_of(outcome.error))}"
                 alike = self._failures[reason] = self._failures.get(reason, 0) + 1
                 if self._verbose or alike <= _MOST_ALIKE:
                     why = f": {reason}" if alike == 1 else " for the same reason"
@@ -283,7 +296,7 @@ class Plans:
         if self._as_json:
             # nothing was delivered: as `status` has it, with the plan beside what every line has
             planned = {**(json_line(outcome) or {}), "outcome": "pending", **plan_json(plan, reports)}
-            planned["task_id"] = outcome.task_id or None
+            planned |= {"task_id": outcome.task_id or None, "notes": list(noted(outcome, plan))}
             write_line(sys.stdout, json.dumps(planned))
         else:
             for line in plan_lines(outcome, plan, reports):

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a wish to stop, which is granted soon."""
+"""SIGINT and SIGTERM, and what Windows has beside them: a wish to stop, which is granted soon."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from .. import system
 from ..errors import Exit
 from .terminal import leave_terminal
 
@@ -18,7 +19,7 @@ _STOPPED = "Stopped. What arrived is remembered; run the same command again to s
 
 
 class Interruption:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; after a while, or a second one, stops hard."""
+    """Turns the first signal to stop into a wish to stop; after a while, or a second one, stops hard."""
 
     def __init__(self, quiet: bool) -> None:
         self.stop = threading.Event()
@@ -29,7 +30,7 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in system.STOPPING:
             self._before[number] = signal.signal(number, self._handle)
         return self
 

@@ -16,7 +16,7 @@ from ..events import RunState
 from ..sync.outcomes import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .console import Console, JsonLines
 from .live_table import LiveTable
-from .wording import printable, sent_text, shown_path, write_line
+from .wording import as_asked, hint_of, printable, sent_text, shown_path, write_line
 
 _NOT_SHOWN = ("away", "again", "as all")  # failures that are not shown for this run, or not yet
 _DUMB = ("dumb", "unknown")  # terminals on which nothing can be drawn anew
@@ -84,7 +84,7 @@ class Watching:
         if self._live is not None:
             self._live.show(outcome)
             if new and isinstance(outcome, Failed) and same not in _NOT_SHOWN:
-                reason = f"{outcome.error} {outcome.error.hint}"
+                reason = f"{outcome.error} {hint_of(outcome.error)}"
                 self._alert(f"{shown_path(outcome.run)}: failed: {reason}")
         elif new and (same not in _NOT_SHOWN or self._as_json):
             self._inner.show(outcome)
@@ -134,18 +134,20 @@ class WatchLines:
             case Started() | Progress() | Gone():
                 pass
             case Delivered():
-                line = f"{run}: {how_far(outcome.facts)}: sent {sent_text(outcome)}"
+                sent = f"{sent_text(outcome)}{as_asked(outcome.facts)}"
+                line = f"{run}: {how_far(outcome.facts)}: sent {sent}"
                 self._result(f"{line}{self._address(outcome)}")
                 self._notes(run, outcome)
             case UpToDate():
                 if self._verbose:
-                    self._result(f"{run}: {how_far(outcome.facts)}: up to date{self._address(outcome)}")
+                    state = f"up to date{as_asked(outcome.facts)}"
+                    self._result(f"{run}: {how_far(outcome.facts)}: {state}{self._address(outcome)}")
                 self._notes(run, outcome)
             case Skipped():
                 if self._verbose:
                     self.say(f"{run}: skipped: it {printable(outcome.reason)}. {printable(outcome.hint)}")
             case Failed():
-                reason = f"{printable(str(outcome.error))} {printable(outcome.error.hint)}"
+                reason = f"{printable(str(outcome.error))} {printable(hint_of(outcome.error))}"
                 write_line(sys.stderr, f"{run}: failed: {reason}")
             case _:
                 assert_never(outcome)

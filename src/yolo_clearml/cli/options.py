@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from enum import Enum
 from functools import partial
@@ -12,6 +13,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ..errors import UsageError
+from ..events import ModelFile, Part
+from ..replay.placeholders import VALUES
+from ..rundir.choice import Shard
 from .standings import SortKey, StateName
 
 _POLL = "--poll"
@@ -50,12 +55,20 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except UsageError as error:
+        raise typer.BadParameter(f"{error} {error.hint}") from error
+
+
 def _path(metavar: str) -> Any:
     """Declare the paths of a command, which its own text explains: Typer would name their Python type."""
     return typer.Argument(metavar=metavar, parser=_place, hidden=True)
 
 
 Paths = Annotated[list[Path], _path("PATH")]
+AnyPaths = Annotated[list[Path] | None, _path("[PATH]")]
 Roots = Annotated[list[Path], _path("ROOT")]
 
 # -- which runs ---------------------------------------------------------------------------------------
@@ -80,6 +93,17 @@ Exclude = Annotated[
         " Default: none is left out.",
     ),
 ]
+ShardOf = Annotated[
+    Shard | None,
+    _option(
+        _WHICH,
+        "--shard",
+        metavar="I/N",
+        parser=_shard,
+        help="Only the I-th of N parts, so that N workers, each with its own I and the same paths, take every"
+        " run once; its path below the given folder decides. Default: all.",
+    ),
+]
 StaleAfter = Annotated[
     float | None,
     _option(
@@ -99,8 +123,8 @@ FollowLinks = Annotated[
         metavar="DIR",
         exists=True,
         file_okay=False,
-        help="Follow links of a run that lead into this folder; repeat for more (in the variable: with :"
-        " between). Default: no link is followed.",
+        help="Follow links of a run that lead into this folder; repeat for more (in the variable: with"
+        f" {os.pathsep} between). Default: no link is followed.",
     ),
 ]
 States = Annotated[
@@ -130,10 +154,11 @@ Project = Annotated[
         "-p",
         "--project",
         metavar="NAME",
-        help="ClearML project of a task that is made. Default: the run's own, else that of its release's"
-        " callback.",
+        help="ClearML project of a task that is made, with placeholders as in --name. Default: the run's own,"
+        " else that of its release's callback.",
     ),
 ]
+_PLACEHOLDERS = ", ".join(f"{{{name}}}" for name in VALUES)
 Name = Annotated[
     str | None,
     _option(
@@ -141,7 +166,18 @@ Name = Annotated[
         "-n",
         "--name",
         metavar="NAME",
-        help="Name of a task that is made; for one run. Default: the run's own.",
+        help="Name of a task that is made; for many runs, and with --shard, with placeholders:"
+        f" {_PLACEHOLDERS}."
+        " Default: the run's own.",
+    ),
+]
+Move = Annotated[
+    bool,
+    _flag(
+        _WHERE,
+        "--move",
+        help="A task that ClearML holds already goes where --project and --name say, too. Not with --new,"
+        " --task-id or --offline.",
     ),
 ]
 Tags = Annotated[
@@ -161,7 +197,7 @@ TaskId = Annotated[
         "--task-id",
         metavar="ID",
         help="Report into this task, whoever made it, and add only what it lacks; for one run."
-        " Not with --new, --offline or --dry-run.",
+        " Not with --new, --offline, --shard or --dry-run.",
     ),
 ]
 New = Annotated[
@@ -195,6 +231,46 @@ Offline = Annotated[
 
 # -- what is sent -------------------------------------------------------------------------------------
 
+Only = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--only",
+        metavar="KIND",
+        help=f"Send nothing but {_choices(Part)}; repeat for more, or with commas. Not with --without."
+        " Default: everything.",
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--without",
+        metavar="KIND",
+        help="Leave out kinds of things, those of --only; repeat for more, or with commas. A later call"
+        " without this option sends them. Default: nothing is left out.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--models",
+        metavar="MODEL",
+        help=f"Which models to send: {_choices(ModelFile)}; repeat for more, or with commas."
+        " Default: best, once the training has finished.",
+    ),
+]
+ArtifactGlobs = Annotated[
+    list[str] | None,
+    _option(
+        _WHAT,
+        "--artifacts",
+        metavar="GLOB",
+        help="Send files of a run whose path in it fits a pattern as in .gitignore, as artifacts; repeat for"
+        " more. Default: none.",
+    ),
+]
 Rules = Annotated[
     str | None,
     _option(
@@ -293,6 +369,8 @@ MetricsFile = Annotated[
 ]
 AsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per run on stdout.")]
 ChangesAsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per change on stdout.")]
+ChecksAsJson = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object per check on stdout.")]
+QuietChecks = Annotated[bool, _flag(_OUTPUT, "-q", "--quiet", help="Only what is not well.")]
 Quiet = Annotated[bool, _flag(_OUTPUT, "-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[
     bool, _flag(_OUTPUT, "-v", "--verbose", help="Also what is skipped, and what is not on disk.")

@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 from ..errors import shown_value
 from ..events import (
     STATUS,
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -28,12 +29,12 @@ from ..events import (
 )
 from ..server import task_log
 from ..sync.outcomes import Delivered, Failed
-from .wording import printable, sent_text, shown_path
+from .wording import as_asked, printable, sent_text, shown_path
 
 
 def plan_lines(outcome: Delivered | Failed, plan: Plan, pending: Sequence[Report]) -> Iterator[str]:
     """Write a plan for a person: every event that would be sent, one a line, the same every time."""
-    yield f"{shown_path(outcome.run)}: would send {sent_text(outcome)}"
+    yield f"{shown_path(outcome.run)}: would send {sent_text(outcome)}{as_asked(outcome.facts)}"
     known = f"  id {outcome.task_id}" if outcome.task_id else ""
     tags = ", ".join(plan.tags) or "-"
     yield printable(f"  task     {plan.project} / {plan.name}  tags {tags}{known}")
@@ -46,8 +47,13 @@ def plan_lines(outcome: Delivered | Failed, plan: Plan, pending: Sequence[Report
             yield f"  console  {printable(line)}"
     for fact in plan.missing:
         yield f"  missing  {printable(fact)}"
-    for note in plan.notes:
+    for note in noted(outcome, plan):
         yield f"  note     {printable(note)}"
+
+
+def noted(outcome: Delivered | Failed, plan: Plan) -> Sequence[str]:
+    """Give what a person should know of a run's plan, or also of what would become of its task."""
+    return outcome.notes if isinstance(outcome, Delivered) else plan.notes
 
 
 def _event_lines(event: Event) -> Iterator[str]:
@@ -72,6 +78,8 @@ def _event_lines(event: Event) -> Iterator[str]:
         case OutputModel():
             labels = ", ".join(event.labels) or "none"
             yield f"model    {event.name} <- {event.file.name} ({event.file.size} bytes, labels: {labels})"
+        case Artifact():
+            yield f"artifact {event.name} ({event.file.size} bytes)"
         case Status(state):
             word = {RunState.LIVE: "in_progress", RunState.FINISHED: "completed", RunState.STOPPED: "stopped"}
             yield f"status   {word[state]}"

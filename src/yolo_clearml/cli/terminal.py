@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 from ..events import RunState
 from ..sync.outcomes import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from ..sync.verdict import Verdict
-from .wording import counted, mending, printable, proof_text, shown_path, size_text, without
+from .wording import counted, hint_of, mending, printable, proof_text, shown_path, size_text, without
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -161,7 +161,7 @@ class Terminal:
         skipped = sorted(self._skipped, key=lambda outcome: natural(outcome.run))
         self._facts("Skipped, because it", [(o.reason, shown_path(o.run)) for o in skipped], 0)
         failures = [outcome for outcome in done if isinstance(outcome, Failed)]
-        alike = [((str(o.error), o.error.hint), below(o.run, folder)) for o in failures]
+        alike = [((str(o.error), hint_of(o.error)), below(o.run, folder)) for o in failures]
         for (text, hint), runs in _grouped(alike):
             self._gap()
             who = runs[0] if len(runs) == 1 else f"{len(runs)} runs"
@@ -268,7 +268,7 @@ class _Folding:
         from rich.text import Text
 
         lines = [""]
-        for part in re.findall(r"[^/._-]*[/._-]?", self._text):
+        for part in re.findall(r"[^/\\._-]*[/\\._-]?", self._text):
             if lines[-1] and cell_len(lines[-1] + part) > options.max_width:
                 lines.append("")
             lines[-1] += part
@@ -326,16 +326,16 @@ def natural(path: Path) -> list[str | int]:
 def common_folder(runs: Sequence[Path]) -> str:
     """Give the folder that all of several runs lie below; empty where there is no such."""
     shown = [shown_path(run) for run in runs]
-    if len(set(shown)) < 2 or len({Path(text).is_absolute() for text in shown}) > 1:
+    if len(set(shown)) < 2 or len({Path(text).anchor for text in shown}) > 1:
         return ""
     folder = os.path.commonpath(shown)
-    return "" if folder in ("", "/", ".") or folder in shown else folder
+    return "" if Path(folder) in (Path(), Path(Path(folder).anchor)) or folder in shown else folder
 
 
 def below(run: Path, folder: str) -> str:
     """Write the path of a run that lies below a folder, without that."""
     text = shown_path(run)
-    return text.removeprefix(folder).lstrip("/") if folder else text
+    return text.removeprefix(folder).lstrip(os.sep) if folder else text
 
 
 def _grouped(facts: Iterable[tuple[_Fact, str]]) -> list[tuple[_Fact, list[str]]]:

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import Exit, YoloClearmlError
+from .. import system
+from ..errors import (
+    CredentialsRefused,
+    Exit,
+    FileElsewhere,
+    FileServerUnreachable,
+    NotConfigured,
+    ServerFailing,
+    ServerUnreachable,
+    YoloClearmlError,
+)
 from ..sync.outcomes import Delivered, Facts, Failed
 from ..sync.verdict import Verdict
+
+# what a console may have no character for, as cp437 and cp1252 of Windows; one column each, as it was
+_PLAIN = {"\N{HORIZONTAL ELLIPSIS}": "~", "\N{REPLACEMENT CHARACTER}": "?"}
+PLAINLY = "yolo_clearml.plainly"  # for what an encoding lacks: no name may be too much for a console
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError):
+        plain = _PLAIN.get(error.object[error.start])
+        if plain is not None:
+            return plain, error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(PLAINLY, _plainly)
+_LOOKED_INTO = (NotConfigured, CredentialsRefused, ServerUnreachable, FileServerUnreachable)
+_OF_ONE_REQUEST = (ServerFailing, FileElsewhere)
 
 
 def size_text(size: int) -> str:
@@ -37,6 +65,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def hint_of(error: YoloClearmlError) -> str:
+    """Give what to do about an error, with the command that looks into it where that may show more."""
+    shows = isinstance(error, _LOOKED_INTO) and not isinstance(error, _OF_ONE_REQUEST)
+    return f"{error.hint} 'yolo-clearml doctor' shows where it fails." if shows else error.hint
+
+
 class ReaderGone(Exception):
     """Nobody reads the output any more, as after ``| head``."""
 
@@ -55,7 +89,7 @@ def write_line(stream: TextIO, line: str) -> None:
     except OSError as cause:
         # or Python may write at its end that the rest could not be written, as its manual has it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if isinstance(cause, BrokenPipeError):
+        if system.is_reader_gone(cause):
             raise ReaderGone from cause
         raise OutputUnwritable(
             f"The output cannot be written: {cause.strerror or cause}.",
@@ -82,9 +116,15 @@ def mending(proof: Verdict) -> str:
     return "To mend it, 'yolo-clearml upload --force' sends everything again, into the same task."
 
 
+def as_asked(facts: Facts) -> str:
+    """Write what a person has left out, as it goes on after what was done: without images and model."""
+    *others, last = facts.without or ("",)
+    return f" without {', '.join(others)}{' and ' if others else ''}{last}" if last else ""
+
+
 def without(facts: Facts) -> str:
-    """Write that files of a run are not sent, as it goes on after what was done: but for 2 files."""
-    return f" but for {counted(len(facts.left_out), 'file')}" if facts.left_out else ""
+    """Write what of a run is not sent, as it goes on after what was done: without model but for 2 files."""
+    return as_asked(facts) + (f" but for {counted(len(facts.left_out), 'file')}" if facts.left_out else "")
 
 
 def proof_text(proof: Verdict, facts: Facts) -> str:
@@ -92,7 +132,8 @@ def proof_text(proof: Verdict, facts: Facts) -> str:
     if proof.task_id is None:
         return "not in ClearML"
     if proof.differences:
-        return f"differs in {counted(len(proof.differences), 'place')}, {proof.facts} are the same"
+        places = counted(len(proof.differences), "place")
+        return f"differs in {places}, {proof.facts} are the same{as_asked(facts)}"
     return f"verified{without(facts)}, {proof.facts} values and files are the same"
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..errors import NoTemporaryFolder
 from ..events import DrawnPlot
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ def draw_results(plot: DrawnPlot) -> bytes:
     """Draw the ``results`` figure, panels as in Ultralytics' ``plot_results``, and give it as PNG.
 
     The same plot gives the same bytes. Nothing of matplotlib's global state is touched, and its import,
-    which takes seconds, waits for the first call.
+    which takes seconds, waits for the first call. Raises NoTemporaryFolder.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except OSError as cause:  # it keeps a cache of fonts in the home folder, else in a temporary one
+        raise NoTemporaryFolder from cause
 
     target = io.BytesIO()
     with _DRAWING:

@@ -17,6 +17,10 @@ from ..rundir.run import Run
 from .draft import sendable
 from .eras import Era
 from .names import save_dir
+from .placeholders import UNKNOWN, stated_data, stated_model, stated_task
+
+# what tasks are compared by; those that were made before it was added lack it
+COMPARED = {"dataset": stated_data, "model": stated_model, "task": stated_task}
 
 
 def connected(values: Mapping[str, object], era: Era) -> dict[str, Parameter]:
@@ -44,16 +48,21 @@ def _type_name(value: object) -> str:
 
 
 def user_properties(run: Run) -> Properties:
-    """What ClearML has no field for that could be set: true times, and where the run came from."""
+    """What ClearML has no field for that could be set: true times, and where the run came from.
+
+    And what a table of many tasks is compared by, each short enough for a column.
+    """
     values = {
         "trained_from": _date(run, run.times.began),
         "run_directory": save_dir(run),
         "release": f"{run.releases}{'' if run.releases.known else GUESSED}",
     }
     # the same names in every state: a run that is resumed writes over what was reported when it had stopped
-    live, asked = run.state is RunState.LIVE, run.args.get("epochs", "unknown")
+    live, asked = run.state is RunState.LIVE, run.args.get("epochs", UNKNOWN)
     values["trained_until"] = "still training" if live else _date(run, run.times.ended)
     values["epochs"] = f"of {asked}" if live else f"{len(run.table.rows)} of {asked}"
+    for name, stated in COMPARED.items():
+        values[name] = stated(run) or UNKNOWN
     return Properties(values)
 
 

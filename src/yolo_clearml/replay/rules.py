@@ -10,7 +10,6 @@ from ..events import (
     FINAL,
     STATUS,
     Hyperparameters,
-    OutputModel,
     Plan,
     Points,
     Report,
@@ -21,14 +20,15 @@ from ..events import (
 from ..rundir.dating import Dated
 from ..rundir.fitness import fitness
 from ..rundir.identity import first_rows, run_key
-from ..rundir.places import Earlier, Empty, Torn, described, notes
+from ..rundir.places import notes
 from ..rundir.release import Release
 from ..rundir.results_csv import Row
 from ..rundir.run import Run
-from .draft import Draft, Iterations, sendable, storable, why_not_storable
+from .draft import Draft, Iterations, storable, why_not_storable
 from .eras import Era
 from .guess import era_by, note_of_guess, note_of_relative
-from .names import save_dir, task_names
+from .models import report_best
+from .names import Wish, save_dir, task_names
 from .parameters import connected, user_properties
 from .pictures import note_unsent_pictures, report_pictures
 
@@ -46,8 +46,8 @@ _MAIN_METRICS = (
 class Wishes:
     """What the user asked for instead of what the run itself states."""
 
-    project: str | None = None
-    name: str | None = None
+    project: Wish = None
+    name: Wish = None
     tags: tuple[str, ...] | None = None
     rules: Release | None = None
 
@@ -82,7 +82,7 @@ def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
     if run.state is RunState.FINISHED and wishes.rules is None:
         note_unsent_pictures(run, era, draft)
     if run.state is RunState.FINISHED:
-        _output_model(run, era, folder[1], iterations, draft)
+        report_best(run, era, folder[1], iterations, draft)
     draft.report(STATUS, Status(run.state))
     draft.missing += run.unfit
     draft.notes += notes(run.places)
@@ -230,23 +230,3 @@ def _metrics(run: Run, row: Row) -> dict[str, float]:
 
 def _fitness(metrics: Mapping[str, float], era: Era) -> float:
     return fitness(metrics, era.fitness, era.class_fitness)
-
-
-def _output_model(run: Run, era: Era, name: str, iterations: Iterations, draft: Draft) -> None:
-    stamp = run.files.get("weights/best.pt")
-    if stamp is None or run.best is None:
-        draft.missing.append("the output model (weights/best.pt)")
-        place = run.places.get("weights/best.pt")
-        if isinstance(place, (Torn, Empty, Earlier)):  # of others a note states what they are, and what helps
-            again = "Restore it as Ultralytics wrote it, then run the same command again."
-            draft.notes.append(f"The output model is not sent (weights/best.pt: {described(place)}). {again}")
-        return
-    labels: dict[str, int] = {}
-    for index, name_of_class in run.best.names.items():
-        label = sendable(name_of_class)
-        if label and not label.startswith("$"):
-            labels.setdefault(label, index)
-    dropped = len(run.best.names) - len(labels)
-    if dropped:
-        draft.missing.append(f"{dropped} class names of the model (empty, doubled or with a leading $)")
-    draft.report("model", OutputModel(era.model_name.format(name=name), stamp, labels, iterations.last))

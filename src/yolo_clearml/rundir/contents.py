@@ -121,15 +121,15 @@ def _table(path: Path, data: bytes) -> Table:
 
 
 def read_weights(
-    path: Path, files: Mapping[str, FileStamp]
+    path: Path, files: Mapping[str, FileStamp], names: Sequence[str] = WEIGHTS
 ) -> tuple[dict[str, Checkpoint], dict[str, Place]]:
-    """Read the checkpoints among ``files``, and give what stands in the place of those that are none."""
+    """Read checkpoints among ``files``, and give what stands in the place of those that are none."""
     # here, as in `read_contents`
     from .checkpoint import CheckpointUnreadable, read_checkpoint
 
     checkpoints: dict[str, Checkpoint] = {}
     places: dict[str, Place] = {}
-    for name in WEIGHTS:
+    for name in names:
         if name not in files:
             continue
         root, real = place_of(path, files[name])

@@ -40,7 +40,10 @@ def is_resumed(path: Path, args: Mapping[str, object], listed: Mapping[str, File
     if model.suffix != ".pt" or model.parent.name != "weights":
         return False
     stated = PurePosixPath(str(args.get("save_dir") or "").replace("\\", "/"))
-    own = any(_same_place(model.parent.parent, place) for place in (stated, PurePosixPath(path.absolute())))
+    own = any(
+        _same_place(model.parent.parent, place)
+        for place in (stated, PurePosixPath(path.absolute().as_posix()))
+    )
     drawn = listed.get(_FIRST_BATCH)
     return own and (drawn is None or drawn.mtime_ns < since)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -13,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import RunChanged, RunUnreadable
+from .. import system
+from ..errors import RunChanged, RunHeldOpen, RunUnreadable
 from ..events import FileStamp
+from ..held_file import replacing_beside
 
 PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
 _JPEG = (b"\xff\xd8\xff", b"\xff\xd9")
@@ -41,16 +42,7 @@ def open_regular(root: Path, name: str) -> Iterator[BinaryIO]:
     directory can neither point outside itself nor make the reader hang. Raises OSError, also where
     ``name`` is no regular file.
     """
-    *folders, last = name.split("/")
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for folder in folders:
-            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
-            os.close(handle)
-            handle = inner
-        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
-    finally:
-        os.close(handle)
+    descriptor = system.open_below(root, name)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError("not a regular file")
@@ -97,7 +89,8 @@ def open_stamped(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
 def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
     """Read a whole file of at most ``most`` bytes, and stamp what was read.
 
-    Raises FileNotFoundError, or RunUnreadable where it is too large, no regular file or not readable.
+    Raises FileNotFoundError, or RunUnreadable where it is too large, no regular file or not readable;
+    RunHeldOpen of these, where that will pass.
     """
     try:
         with open_regular(root, name) as file:
@@ -106,6 +99,10 @@ def read_bounded(root: Path, name: str, most: int) -> tuple[bytes, FileStamp]:
     except FileNotFoundError:
         raise
     except OSError as cause:
+        if system.is_held_open(cause):
+            raise RunHeldOpen(
+                f"{root / name} is held open by another program.", "It is looked at again next time."
+            ) from cause
         raise RunUnreadable(
             f"{root / name} cannot be read: {cause.strerror or cause}.",
             "Make it a regular file that you may read; links are not followed.",
@@ -173,21 +170,21 @@ def is_whole_picture(root: Path, name: str, called: str | None = None) -> bool:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file that appears at ``path`` whole and durably, or not at all; raises OSError."""
+    if system.LOCKS_BESIDE:
+        with replacing_beside(path) as file:
+            yield file
+        return
     temporary = path.with_name(path.name + ".tmp")
     with open(_hold(temporary), "r+b") as file:
         try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            temporary.replace(path)
+            system.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    system.sync_folder(path.parent)
 
 
 def _hold(path: Path) -> int:
@@ -195,29 +192,26 @@ def _hold(path: Path) -> int:
 
     What a kill left, or anybody else, is removed and not written into: it may have another name as well.
     """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         made = True
         try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = system.open_unfollowed(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             made = False
             try:
                 if not stat.S_ISREG(path.lstat().st_mode):
                     path.unlink()
                     continue
-                descriptor = os.open(path, flags)
+                descriptor = system.open_unfollowed(path, os.O_RDWR)
             except FileNotFoundError:
                 continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            held = os.fstat(descriptor)
+            system.lock(descriptor, wait=True)
             # whoever held it before has renamed or removed it
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(held, path.lstat()):
-                    if made:
-                        return descriptor
-                    path.unlink()
+            if system.is_at(path, descriptor):
+                if made:
+                    return descriptor
+                path.unlink(missing_ok=True)
         except BaseException:
             os.close(descriptor)
             raise

@@ -6,10 +6,11 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from .. import system
 from ..errors import UsageError
 from .choice import EVERY_RUN, Choice
 from .listing import ARGUMENT_FILES
@@ -33,30 +34,36 @@ class Folder:
 
     found: Found | None  # a run, or what only looks like one
     below: tuple[Path, ...]  # folders that may hold runs, in order of name; none in a run
+    listed: bool = True  # False: it cannot be listed, so it may be a run, or hold some
+    elsewhere: bool = False  # it is a run, in another part than is meant
 
 
 def find_runs(paths: Sequence[Path], choice: Choice = EVERY_RUN) -> Iterator[Found]:
     """Find the run directories at or below each path that ``choice`` takes, in order of name, each once.
 
     Links are not followed and runs not entered. What only looks like a run comes as NotARun; a directory
-    that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable. Raises
-    UsageError where a path does not exist or is no directory.
+    that cannot be listed comes as a run, for it may be one, and to read it raises RunUnreadable; it is in
+    every part, for it may hold runs of each. Raises UsageError where a path does not exist or is no
+    directory.
     """
-    given: set[tuple[int, int]] = set()
+    given: set[system.Identity] = set()
+    whole = replace(choice, shard=None)
     for path in paths:
         require_folder(path)
         # each its own walk: what the patterns leave out below one path, they may take below another
-        for place, folder in walk(path, path, choice, set()):
-            if folder.found is not None and not (len(paths) > 1 and _seen_before(place, given)):
+        for place, folder in walk(path, path, whole, set()):
+            if folder.found is None or (len(paths) > 1 and _seen_before(place, given)):
+                continue
+            # only now: below two paths a run has two names, and the first decides for all parts
+            if choice.shard is None or not folder.listed or choice.shard.holds(place, path):
                 yield folder.found
 
 
-def _seen_before(place: Path, given: set[tuple[int, int]]) -> bool:
+def _seen_before(place: Path, given: set[system.Identity]) -> bool:
     try:
-        status = place.stat()
+        identity = system.identity(place)
     except OSError:
         return False  # the visit meets it as well, and reports it
-    identity = (status.st_dev, status.st_ino)
     before = identity in given
     given.add(identity)
     return before
@@ -66,7 +73,7 @@ def require_folder(path: Path) -> None:
     """Raise UsageError where a path does not exist or is no directory."""
     hint = "Give a run directory (the save_dir of a training), or a folder above some."
     try:
-        if not stat.S_ISDIR(path.stat().st_mode):
+        if not stat.S_ISDIR(system.reach(path).stat().st_mode):
             raise UsageError(f"{path} is not a directory.", hint)
     except FileNotFoundError as cause:
         raise UsageError(f"{path} does not exist.", hint) from cause
@@ -78,14 +85,14 @@ def walk(
     path: Path,
     root: Path,
     choice: Choice,
-    seen: set[tuple[int, int]],
+    seen: set[system.Identity],
     known: Collection[Path] = (),
 ) -> Iterator[tuple[Path, Folder]]:
     """Look into a folder and all below it, but for ``known`` runs and what is inside a run.
 
     ``path`` is ``root`` or below it. A run that ``choice`` does not take looks like an empty folder, and one
-    it does not enter is passed over. ``seen`` are the folders looked into so far, by device and inode; none
-    is looked into twice.
+    it does not enter is passed over. ``seen`` are the folders looked into so far, by what they are and not by
+    name; none is looked into twice.
     """
     waiting = [path]
     while waiting:
@@ -93,28 +100,30 @@ def walk(
         if place in known or not choice.enters(place, root):
             continue
         try:
-            identity = place.stat()
-            if (identity.st_dev, identity.st_ino) in seen:
+            identity = system.identity(place)
+            if identity in seen:
                 continue
-            seen.add((identity.st_dev, identity.st_ino))
+            seen.add(identity)
             folder = _look_into(place)
         except (FileNotFoundError, NotADirectoryError):  # since its parent was listed
             continue
         except OSError:
-            folder = Folder(place, ())
-        if folder.found is not None and not choice.takes(place, root):
+            folder = Folder(place, (), listed=False)
+        if folder.found is not None and not choice.fits(place, root):
             folder = Folder(None, folder.below)
+        elif folder.found is not None and folder.listed and not choice.takes(place, root):
+            folder = Folder(None, folder.below, elsewhere=folder.found == place)
         yield place, folder
         waiting += reversed(folder.below)
 
 
 def _look_into(place: Path) -> Folder:
-    with os.scandir(place) as listed:
+    with os.scandir(system.reach(place)) as listed:
         entries = list(listed)
     names = {entry.name for entry in entries}
     if not names.isdisjoint(_RUN_FILES):
         return Folder(place, ())
-    below = tuple(place / name for name in sorted(e.name for e in entries if e.is_dir(follow_symlinks=False)))
+    below = tuple(place / name for name in sorted(e.name for e in entries if system.is_folder(e)))
     what = next((what for what, files in _LEFTOVERS if not names.isdisjoint(files)), None)
     if what is None and _PREDICTION.fullmatch(place.name) and len(names) > len(below):
         what = "a prediction"
@@ -128,6 +137,6 @@ def run_around(path: Path, root: Path) -> Path | None:
     place = root
     for part in ("", *path.relative_to(root).parts):
         place = place / part
-        if any(os.path.lexists(place / name) for name in _RUN_FILES):
+        if any(os.path.lexists(system.reach(place / name)) for name in _RUN_FILES):
             return place
     return None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from .. import system
 from ..errors import RunGone, RunUnreadable
 from ..events import Behind, FileStamp
 from .places import Link, Place, Unreadable
@@ -41,13 +42,13 @@ def listing(path: Path, follow: Sequence[Path] = ()) -> tuple[Listed, ...]:
     found: list[Listed] = []
     weights = False
     try:
-        with os.scandir(path) as entries:
+        with os.scandir(system.reach(path)) as entries:
             for entry in entries:
                 if is_of_a_run(entry.name):
-                    _list(path, entry, entry.name, follow, found)
+                    list_entry(path, entry, entry.name, follow, found)
                 elif entry.name == "weights":
-                    weights = entry.is_dir(follow_symlinks=False)
-                    if entry.is_symlink():
+                    weights = system.is_folder(entry)
+                    if system.is_link(entry):
                         _list_behind(path, follow, found)
         if weights:
             _list_weights(path, follow, found)
@@ -65,11 +66,12 @@ def listing(path: Path, follow: Sequence[Path] = ()) -> tuple[Listed, ...]:
     return tuple(listed for listed in found if listed not in left_off)
 
 
-def _list(
+def list_entry(
     path: Path, entry: os.DirEntry[str], name: str, follow: Sequence[Path], found: list[Listed]
 ) -> None:
+    """List a regular file as ``name``, or what is in its place; nothing where it is neither."""
     try:
-        status = entry.stat(follow_symlinks=False)
+        status = system.status_of(entry)
     except FileNotFoundError:  # a live run replaces files
         return
     except OSError as cause:
@@ -78,22 +80,22 @@ def _list(
     if stat.S_ISREG(status.st_mode):
         found.append((name, status.st_size, status.st_mtime_ns, None))
     elif stat.S_ISLNK(status.st_mode):
-        _list_link(path, name, follow, found)
+        list_link(path, name, follow, found)
 
 
 def _list_weights(path: Path, follow: Sequence[Path], found: list[Listed]) -> None:
     try:
-        with os.scandir(path / "weights") as entries:
+        with os.scandir(system.reach(path / "weights")) as entries:
             for entry in entries:
                 if (name := f"weights/{entry.name}") in WEIGHTS:
-                    _list(path, entry, name, follow, found)
+                    list_entry(path, entry, name, follow, found)
     except FileNotFoundError:
         raise
     except OSError as cause:
         found.append(("weights", 0, 0, Unreadable(cause.strerror or str(cause))))
 
 
-def _list_link(path: Path, name: str, follow: Sequence[Path], found: list[Listed]) -> None:
+def list_link(path: Path, name: str, follow: Sequence[Path], found: list[Listed]) -> None:
     """List what is behind a link where it may be followed, and else the link, whose target is not touched."""
     try:
         behind = follow_link(path / name, follow) if follow else None
@@ -116,8 +118,8 @@ def _list_behind(path: Path, follow: Sequence[Path], found: list[Listed]) -> Non
     """List the weights behind a link in place of their folder, or else that link."""
     if follow and follow_link(path / "weights", follow) is not None:
         for name in WEIGHTS:
-            if os.path.lexists(path / name):
-                _list_link(path, name, follow, found)
+            if os.path.lexists(system.reach(path / name)):
+                list_link(path, name, follow, found)
         return
     with contextlib.suppress(OSError):  # since it was listed
         target = str((path / "weights").readlink())

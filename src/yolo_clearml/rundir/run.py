@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,9 @@ class Run:
     places: Mapping[str, Place]  # the same for programs; a key "weights" is a link in place of that folder
     repeated: frozenset[int] = frozenset()  # epochs that stand in results.csv more than once
     dated: Dated = Dated.FILES  # what the times rest on
-    clock: str | None = None  # what was assumed of two clocks that differ, in words
+    clock: str | None = None  # what was assumed of zones and of clocks that differ, in words
+    artifacts: Mapping[str, FileStamp] = field(default_factory=dict)  # further files that were asked for
+    since: int | None = None  # nanoseconds; files older are of an earlier training; None: nothing shows that
 
 
 @dataclass(frozen=True, slots=True)

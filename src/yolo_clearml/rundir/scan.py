@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RunUnreadable
+from ..errors import RunHeldOpen, RunUnreadable
 from ..events import FileStamp, RunState
 from .contents import Contents, read_contents, read_weights, unfit_pictures, with_content
-from .dating import Dating, dated, file_times_fit
+from .dating import Dating, dated, file_times_fit, taken_for_stopped
 from .ending import is_complete
 from .listing import WEIGHTS
 from .mixed import whose_rows
@@ -32,13 +32,22 @@ from .relatives import Relative, relative_of
 from .release import Releases, guess_releases, known_release, parse_release
 from .results_csv import Table, latest_rows
 from .run import NotARun, Run
-from .state import before_first_epoch, last_row_written, newest_write, own_files, patience, state_of
+from .state import (
+    before_first_epoch,
+    last_row_written,
+    newest_write,
+    own_files,
+    own_since,
+    patience,
+    state_of,
+)
 from .times import Times, when
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 _MS_NS = 1_000_000
+_HELD = 5.0  # seconds until a file that another program holds open is looked at again
 
 
 def scan(
@@ -50,7 +59,12 @@ def scan(
     nothing has written to has died; None: half an hour, or three of its longest epochs. Links are followed
     into the folders ``follow``, real paths, alone. Raises RunUnreadable.
     """
-    held = read_contents(path, follow)
+    try:
+        held = read_contents(path, follow)
+    except RunHeldOpen as error:
+        return NotARun(
+            path, "has a file that another program holds open", f"{error} {error.hint}", now + _HELD
+        )
     newest, waited = newest_write(held), patience(stale_after)
     fresh = now - newest < waited
     nothing = before_first_epoch(held, fresh, newest + waited)
@@ -71,7 +85,8 @@ def scan(
     relative, releases = _trainer(held, own, best, last)
     times, dating, moved = _dates(held, own, last or best, fit, fresh)
 
-    dead = (dating.written / 1000 if moved else newest) + patience(stale_after, times.longest_epoch)
+    waited = patience(stale_after, times.longest_epoch)
+    dead = (dating.written / 1000 if moved else newest) + waited
     # where git-lfs has yet to fetch the weights nothing trains, however new the clone is
     cloned = not checkpoints and any(isinstance(place, LfsPointer) for place in places.values())
     live = now < dead and not cloned
@@ -85,6 +100,7 @@ def scan(
         complete=is_complete(rows, held.args) and not (live and fit is not False),
         fit=fit,
     )
+    as_copy = state is RunState.STOPPED and moved and now < newest + waited
     if state is RunState.LIVE and not checkpoints and held.args.get("save", True) and not held.yolov5:
         # the release decides the titles, and the checkpoint that names it follows the first row at once
         return _without_release(path, places, dead)
@@ -115,7 +131,8 @@ def scan(
         places=places,
         repeated=_repeated(held.rows),
         dated=dating.rests_on,
-        clock=dating.clock,
+        clock=taken_for_stopped(dating) if as_copy else dating.clock,
+        since=own_since(held, fit),
     )
 
 

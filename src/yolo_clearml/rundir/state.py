@@ -74,22 +74,26 @@ def _raise_if_trained(held: Contents, fresh: bool) -> None:
 
 
 def own_files(held: Contents, fit: bool | None) -> tuple[dict[str, FileStamp], list[str]]:
-    """Part the pictures and weights of this training from the names of those of one before it.
+    """Part the pictures and weights of this training from the names of those of one before it."""
+    known, since = pictures_and_weights(held.listed), own_since(held, fit)
+    old = [] if since is None else sorted(n for n, s in known.items() if s.mtime_ns < since)
+    return {n: s for n, s in known.items() if n not in old}, old
+
+
+def own_since(held: Contents, fit: bool | None) -> int | None:
+    """Give the time, in nanoseconds, before which a file is of an earlier training; None: nothing shows that.
 
     args.yaml is written first, so what is older is not this training's; unless the file times are those of a
     copy: then fewer seconds lie between args.yaml and results.csv than the training took, and the times show
     nothing. Nor do they where a resume has written args.yaml again, or where they do not ``fit``.
     """
-    known = pictures_and_weights(held.listed)
     if held.resumed or held.alone or fit is False:
-        return known, []
+        return None
     seconds = held.rows.column("time")
     least = seconds[-1] * 0.5 if seconds and seconds[-1] == seconds[-1] else 1.0
     if held.csv_stamp.mtime_ns - held.args_stamp.mtime_ns < least * _SECOND_NS:
-        return known, []
-    old = sorted(n for n, s in known.items() if s.mtime_ns < held.args_stamp.mtime_ns - _SECOND_NS)
-    own = {n: s for n, s in known.items() if n not in old}
-    return own, old
+        return None
+    return held.args_stamp.mtime_ns - _SECOND_NS
 
 
 def last_row_written(held: Contents, own: Mapping[str, FileStamp]) -> int:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from ..errors import FileElsewhere, FileServerUnreachable
 from ..events import (
     FINAL,
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -113,6 +114,11 @@ def _lacks(report: Report, event: Event, holds: Holds, files: Files, measure: Me
             model = recognised(event, holds)
             shown = model is not None and model.link is not None and _any_there((model.uri,), files)
             return None if shown else event, ()
+        case Artifact():
+            held = holds.artifacts.get(event.name)
+            if held is None or not _any_there((held.uri,), files):
+                return event, ()
+            return None, _otherwise(report, event, holds, files)
         case Status(state):
             return None if ended_right(state, holds.status, holds.reason) else event, ()
 

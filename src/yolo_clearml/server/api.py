@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,17 +17,14 @@ from urllib.parse import urlsplit
 
 import requests
 from clearml.backend_api import Session
-from clearml.backend_api.session.defs import ENV_OFFLINE_MODE
 from clearml.backend_interface.base import InterfaceBase
 from clearml.config import config_obj
 from clearml.config.defs import DEV_DEFAULT_OUTPUT_URI
 
 from ..errors import (
     CredentialsRefused,
-    NotConfigured,
     ServerRefused,
     ServerUnreachable,
-    UsageError,
     YoloClearmlError,
 )
 from .compare import Content
@@ -46,7 +42,7 @@ from .exchange import (
 )
 from .file_server import FileServers
 from .payloads import Json, with_ids
-from .session import configured_host, log_in, log_to_stderr
+from .session import BoundedSession, configured_files_host, configured_host, connect
 from .storage import Storages
 
 _INVALID_TOKEN = 30  # subcode of 401
@@ -68,35 +64,22 @@ class Api:
     """A logged-in session; made once, used from several threads.
 
     Making one raises NotConfigured, CredentialsRefused or ServerUnreachable, the last after ``timeout``
-    seconds. ``stop`` ends every wait between two tries.
+    seconds. ``stop`` ends every wait between two tries; a ``session`` is one that is logged in already.
     """
 
-    def __init__(self, timeout: float, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        timeout: float,
+        stop: threading.Event | None = None,
+        session: BoundedSession | None = None,
+    ) -> None:
         self._patiently = Patience(timeout, stop or threading.Event())
         self._names: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._begun: set[str] = set()  # of them
-        if ENV_OFFLINE_MODE.get():
-            raise UsageError(
-                "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
-                "Unset it, or write sessions with --offline DIR.",
-            )
+        self._session = session or connect(self._patiently)
         self.host = public_address(configured_host())
-        with contextlib.redirect_stdout(sys.stderr):
-            self._session = self._patiently(lambda: log_in(self._patiently, self.host))
-        log_to_stderr()
         InterfaceBase._set_default_session(self._session)
-        try:
-            self.files_host = str(Session.get_files_server_host(config=config_obj)).rstrip("/")
-        except ValueError as cause:
-            raise NotConfigured(
-                "ClearML's configuration names no file server, and none can be guessed from its API server.",
-                "Set api.files_server in clearml.conf, or CLEARML_FILES_HOST.",
-            ) from cause
-        if "://" not in self.files_host:
-            raise NotConfigured(
-                f"{public_address(self.files_host)} is not an address of ClearML's file server.",
-                "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
-            )
+        self.files_host = configured_files_host()
         # where the pictures in the Plots tab go, for which the SDK has a setting of its own (S/logger.py)
         plots = str(config_obj.get("sdk.metrics.plot_upload_destination", None) or "").strip().rstrip("/")
         self.plots_host = plots or self.files_host
@@ -255,6 +238,13 @@ class Api:
         if urlsplit(url).scheme in ("http", "https"):
             return self._files.fetch(url, most)
         return self._storages.fetch(url, most)
+
+    def remove(self, url: str) -> None:
+        """Ask the storage to delete a file; whether it did is for `fetch` to see. Raises as `fetch` does."""
+        if urlsplit(url).scheme in ("http", "https"):
+            self._files.remove(url)
+        else:
+            self._storages.remove(url)
 
     def _post(self, endpoint: str, **body: Any) -> Json:
         service, action = endpoint.split(".")

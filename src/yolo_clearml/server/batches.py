@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from ..errors import ServerFailing, ServerRefused, YoloClearmlError
 from ..events import (
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -62,6 +63,8 @@ def _kind(report: Report) -> str:
             return "parameters"
         case OutputModel():
             return "model"
+        case Artifact():
+            return "artifacts"
         case Status():
             return "status"
         case _:

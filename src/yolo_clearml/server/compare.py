@@ -13,8 +13,7 @@ import hashlib
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from typing_extensions import assert_never
@@ -22,6 +21,7 @@ from typing_extensions import assert_never
 from ..errors import shown_value
 from ..events import (
     TIMES,
+    Artifact,
     DrawnPlot,
     Event,
     FileStamp,
@@ -38,6 +38,7 @@ from ..events import (
     SingleValue,
     Status,
 )
+from ..rundir.exports import link_of
 from ..rundir.files import PNG
 from ..sync.verdict import Difference, Extra, Kind, Verdict
 from .payloads import PLOT_VARIANT, PROPERTIES
@@ -100,6 +101,14 @@ class HeldModel:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldArtifact:
+    """An output artifact of a task."""
+
+    uri: str
+    sha256: str  # that it states; "" where it states none
+
+
+@dataclass(frozen=True, slots=True)
 class Holds:
     """Everything a ClearML task holds that a plan could speak of."""
 
@@ -116,6 +125,7 @@ class Holds:
     plots: Mapping[Place, tuple[str, ...]]  # addresses of the pictures in the layout
     models: tuple[HeldModel, ...]  # oldest first
     reason: str = ""  # why it has this status
+    artifacts: Mapping[str, HeldArtifact] = field(default_factory=dict)  # by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +228,8 @@ def _results(event: Event, holds: Holds, files: Files, same: Same) -> Iterator[_
             yield _figure((Kind.PLOT, title, None, iteration), urls, files)
         case OutputModel():
             yield from _model(event, holds, files)
+        case Artifact():
+            yield from _artifact(event, holds, files)
         case Status(state):
             wanted = _STATUSES[state]
             right = holds.status in wanted
@@ -314,10 +326,19 @@ def _model(here: OutputModel, holds: Holds, files: Files) -> Iterator[_Result]:
         )
 
 
+def _artifact(here: Artifact, holds: Holds, files: Files) -> Iterator[_Result]:
+    there = holds.artifacts.get(here.name)
+    yield _file((Kind.ARTIFACT, here.name, None, None), here.file, (there.uri,) if there else None, files)
+    if there is None:
+        return
+    hashes = here.file.content, there.sha256
+    yield None if hashes[0] == hashes[1] else Difference(Kind.ARTIFACT, here.name, "hash", None, *hashes)
+
+
 def recognised(model: OutputModel, holds: Holds) -> HeldModel | None:
     """Find the model the task shows under the file's name, else one that is called as ours."""
-    stem = PurePosixPath(model.file.name).stem
-    shown = [held for held in holds.models if held.link == stem]
+    link = link_of(model.file.name)
+    shown = [held for held in holds.models if held.link == link]
     called = [held for held in holds.models if held.name == model.name]
     return next(iter([*shown, *called]), None)
 
@@ -330,6 +351,7 @@ def extra(plan: Plan, holds: Holds) -> tuple[Extra, ...]:
     images = {(e.title, e.series, e.iteration) for e in events if isinstance(e, Image)}
     plots = {(e.title, PLOT_VARIANT, e.iteration) for e in events if isinstance(e, (Plot, DrawnPlot))}
     models = [recognised(e, holds) for e in events if isinstance(e, OutputModel)]
+    artifacts = {e.name for e in events if isinstance(e, Artifact)}
     parameters = {
         (event.section if isinstance(event, Hyperparameters) else PROPERTIES, name)
         for event in events
@@ -349,4 +371,6 @@ def extra(plan: Plan, holds: Holds) -> tuple[Extra, ...]:
         found[kind, section, name] += (section, name) not in parameters
     for model in holds.models:
         found[Kind.MODEL, model.name, None] += model not in models
+    for name in holds.artifacts:
+        found[Kind.ARTIFACT, name, None] += name not in artifacts
     return tuple(Extra(*what, count) for what, count in found.items() if count)

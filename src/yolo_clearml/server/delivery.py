@@ -1,6 +1,6 @@
 """Reports sent to one ClearML task: in order, in few requests, with a look at every reply.
 
-    start --> parameters --> files --> events --> model --> console --> completed or stopped
+    start --> parameters --> files --> events --> models, artifacts --> console --> completed or stopped
 
 Event ids, file names and the model's address follow from the run alone, so whatever is sent twice is stored
 once. A task that somebody else reported is sent only what it lacks.
@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import FileServerUnreachable, ServerFailing, ServerRefused, TaskOffLimits
 from ..events import (
     STATUS,
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -32,12 +33,13 @@ from ..events import (
 from ..sync.sinks import Acknowledged, Noted, Revived, Step, acknowledged
 from . import adoption, payloads, reader, task_log
 from .api import Api, RefusedRequest
+from .artifacts import Artifacts
 from .batches import UNFIT, EventsRefused, add_apart, batches, takes_closed
 from .destination import Decide
 from .models import OutputModels
 from .ownership import REASON, mark_of, reported_live, stopped_by_hand
 from .payloads import Json
-from .tasks import CLOSED, PUBLISHED, by_id, change, given_up, mark, project_of, require_writable
+from .tasks import CLOSED, PUBLISHED, by_id, change, given_up, is_closed, mark, project_of, require_writable
 from .uploads import Uploads
 
 _REPLAYING = f"{REASON}: replaying the run directory"
@@ -66,10 +68,12 @@ class TaskDelivery:
     _refused: list[EventsRefused] = field(default_factory=list)  # what the task lacks although it ends
     _uploads: Uploads = field(init=False)
     _models: OutputModels = field(init=False)
+    _artifacts: Artifacts = field(init=False)
 
     def __post_init__(self) -> None:
         folder = payloads.task_folder(*self._plan.folder, self.task_id)
         self._uploads = Uploads(self._api, self._root, folder, self._decide)
+        self._artifacts = Artifacts(self._api, self._uploads, self.task_id)
         self._models = OutputModels(self._api, self._uploads, self.task_id, self._made, self.others)
 
     @property
@@ -85,6 +89,9 @@ class TaskDelivery:
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send reports in order, the events of many in one request."""
         yield from map(Noted, self._notes)
+        if self._only_properties(reports):
+            yield from self._send_properties(reports)
+            return
         whole = {report.key: report for report in reports}
         if self.others and reports:
             reports = yield from self._lacking(reports, over)
@@ -183,6 +190,44 @@ class TaskDelivery:
         yield from map(Noted, adoption.sentences(left))
         return lacking
 
+    def _only_properties(self, reports: Sequence[Report]) -> bool:
+        """Check whether user properties are all that a task lacks that has ended as it is to.
+
+        They can be written in any status, and to open it would give it another time of its end.
+        """
+        events = [event for report in reports for event in report.events]
+        if not any(isinstance(event, Properties) for event in events):
+            return False
+        states = [event.state for event in events if isinstance(event, Status)]
+        rest = [event for event in events if not isinstance(event, (Properties, Status))]
+        return not rest and RunState.LIVE not in states and all(map(self._has_ended, states))
+
+    def _has_ended(self, state: RunState) -> bool:
+        status, reason = str(self._task["status"]), str(self._task.get("status_reason") or "")
+        if status in ("created", "queued", "in_progress") or given_up(self._task):
+            return False
+        if self.others:
+            return adoption.ended_right(state, status, reason)
+        kept = (
+            self._closed and status != "stopped"
+        )  # by a person; one that was aborted may have gone on since
+        return kept or status == {RunState.FINISHED: "completed", RunState.STOPPED: "stopped"}.get(state)
+
+    @property
+    def _closed(self) -> bool:
+        return is_closed(self._task, stopped=self.asked_for or self.others)
+
+    def _send_properties(self, reports: Sequence[Report]) -> Iterator[Step]:
+        """Send user properties to a task that has ended; one that a person has closed takes none."""
+        if self._closed:
+            yield Noted(
+                f"The task {self.task_id} was closed in ClearML, so its user properties stay as they are."
+            )
+            yield Acknowledged(tuple(reports), 0, 0, 0)
+        else:
+            self._send_parameters([r for r in reports if isinstance(r.events[0], Properties)])
+            yield acknowledged(reports)
+
     def _as_it_was(self, report: Report) -> Report:
         """End a task again as it was: who reported or stopped it knows better than the disk how it ended."""
         match report.events:
@@ -208,6 +253,9 @@ class TaskDelivery:
                 self._send_parameters(batch)
             case OutputModel() as model:
                 yield from self._models.send(model, self._task)
+            case Artifact():
+                events = [event for report in batch for event in report.events]
+                yield from self._artifacts.send([event for event in events if isinstance(event, Artifact)])
             case Status(state):
                 self._end(state)
             case _:

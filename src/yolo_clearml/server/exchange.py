@@ -200,9 +200,14 @@ def exchange(
         ) from cause
 
 
+def proxy_of(address: str) -> str | None:
+    """Give the proxy that the environment puts before an address, with what it holds of a password."""
+    return select_proxy(address, get_environ_proxies(address))
+
+
 def _proxy(where: str) -> str:
     """Name the proxy that the environment puts before an address, without its password."""
-    return f"The proxy {public_address(select_proxy(where, get_environ_proxies(where)) or '')}"
+    return f"The proxy {public_address(proxy_of(where) or '')}"
 
 
 def _locked(who: str, where: str, kind: type[_Unreachable]) -> _Unreachable:

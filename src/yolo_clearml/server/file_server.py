@@ -98,6 +98,30 @@ class FileServers:
                 self._down[base] = failure
             raise failure from error.__cause__
 
+    def remove(self, url: str) -> None:
+        """Ask to delete a file, whatever the answer is: whether it is gone is for `fetch` to see.
+
+        ClearML's file server does so for whoever may upload (clearml-server's fileserver.py, DELETE of its
+        path); a proxy before it may let nobody. Raises FileServerUnreachable where no answer comes.
+        """
+        http, where, seconds = self._connection(), public_address(url), self._patiently.seconds
+        self._patiently(
+            lambda: exchange(
+                _WHO,
+                where,
+                seconds,
+                lambda: http.delete(
+                    url,
+                    headers=self._authorized(url, {}),
+                    timeout=(min(_CONNECT, seconds), seconds),
+                    allow_redirects=False,
+                    verify=verifies(http),
+                    stream=True,
+                ),
+                FileServerUnreachable,
+            )
+        )
+
     def _is_own(self, url: str) -> bool:
         return any(url.startswith(f"{host}/") for host in self._own)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from ..events import OutputModel
+from ..rundir.exports import link_of
 from ..sync.sinks import Step
 from . import payloads
 from .api import Api
@@ -39,7 +39,7 @@ class OutputModels:
             edit = {"task": self._task_id, "output_dest": destination, "force": True}
             self._change("tasks.edit", edit)
         uri = payloads.url_of(destination, self._uploads.key(event))
-        entry = payloads.model(event.labels, event.name, uri, self._task_id, project_of(task))
+        entry = payloads.model(event, uri, self._task_id, project_of(task))
         there = [] if self._made else self._models_at(uri)
         if not there:
             made = self._api.create(
@@ -51,8 +51,8 @@ class OutputModels:
         wanted = {"name": entry["name"], "labels": entry["labels"]}
         if wanted != {"name": model.get("name"), "labels": model.get("labels") or {}}:
             self._change("models.edit", {"model": model["id"], **wanted})
-        stem = Path(event.file.name).stem
-        link = {"model": model["id"], "type": "output", "name": stem, "iteration": event.iteration}
+        name = link_of(event.file.name)
+        link = {"model": model["id"], "type": "output", "name": name, "iteration": event.iteration}
         self._change("tasks.add_or_update_model", {"task": self._task_id, **link})
         for twin in there[1:]:  # of another uploader: both keep the older
             if not self._others or twin["id"] in self._models_made:

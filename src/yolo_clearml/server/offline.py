@@ -5,7 +5,9 @@
         metrics.jsonl              a JSON list of events on each line
     log.jsonl                  what the console shows of it, likewise
         data/<project>/<name>.<task id>/metrics/...      the pictures, byte for byte
+        data/<project>/<name>.<task id>/artifacts/...    further files that were asked for
     <folder>/<name>-<first 8 of the run's key>.pt        a copy of the weights, where the run has a model
+    <folder>/<name>-<first 8 of the run's key>-last.pt   and of further ones, where they are asked for
     <folder>/*.tmp                 being written, or left by a kill: the next export of the run replaces it
 
 The importer looks for the weights outside the session, at the absolute path in task.json. So ``folder`` must
@@ -37,12 +39,13 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, TypeAlias
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from ..errors import RunUnreadable, YoloClearmlError
 from ..events import (
+    Artifact,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -58,7 +61,9 @@ from ..events import (
     Status,
 )
 from ..replay.figures import draw_results, picture_size
-from ..rundir.files import open_stamped, replacing
+from ..rundir.exports import framework_of, link_of, stored_name
+from ..rundir.files import replacing
+from ..rundir.packing import open_whole
 from ..sync.sinks import Delivery, Sent, Step, acknowledged
 from . import payloads, task_log
 from .payloads import Json
@@ -70,13 +75,16 @@ _MOST_BYTES = 4 * 2**20  # on a line; the server takes 15 MiB
 _CHUNK = 2**20  # bytes read at a time
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # of the zip format: the same run gives the same bytes
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # what needs no quoting in a URL
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE
+)  # names that Windows keeps to itself
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,10}$")
 _WENT_ON = {
     RunState.STOPPED: "The training had stopped before its end.",
     RunState.LIVE: "The training was still going on.",
 }
 
-_Picture: TypeAlias = "Image | Plot | DrawnPlot"
+_Packed: TypeAlias = "Image | Plot | DrawnPlot | Artifact"  # what lies in the zip
 
 
 class ExportUnwritable(YoloClearmlError):
@@ -136,17 +144,17 @@ class _Session:
 
         An older export of the same run is replaced. Raises ExportUnwritable, RunChanged, RunUnreadable.
         """
-        session, weights = self._folder / f"{self._name}.zip", self._folder / f"{self._name}.pt"
+        session = self._folder / f"{self._name}.zip"
         events = [event for report in reports for event in report.events]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for event in events:
                 if isinstance(event, OutputModel):
                     # the source is vouched for when it is closed, so before the copy gets its name
-                    with replacing(weights) as target, self._content(event) as source:
+                    with replacing(self._weights(event)) as target, self._content(event) as source:
                         yield from _copy(source, target, self._root / event.file.name)
             with replacing(session) as file, ZipFile(file, "w") as archive:
-                yield from self._write(events, archive, weights)
+                yield from self._write(events, archive)
         except IsADirectoryError as cause:
             raise ExportUnwritable(
                 f"{cause.filename or session} cannot be written: {cause.strerror}.",
@@ -159,12 +167,18 @@ class _Session:
             ) from cause
         yield acknowledged(reports)
 
-    def _write(self, events: Sequence[Event], archive: ZipFile, weights: Path) -> Iterator[Sent]:
+    def _weights(self, event: OutputModel) -> Path:
+        """Where the copy of a model lies; that of best.pt has the name of the session."""
+        name = stored_name(event.file)
+        of = "" if event.file.name == "weights/best.pt" else f"-{link_of(event.file.name)}"
+        return self._folder / f"{self._name}{of}{PurePosixPath(name).suffix}"
+
+    def _write(self, events: Sequence[Event], archive: ZipFile) -> Iterator[Sent]:
         # by place, so that of two pictures with one place the last wins, as on a server
-        pictures = {self._key(e): e for e in events if isinstance(e, (Image, Plot, DrawnPlot))}
+        pictures = {self._key(e): e for e in events if isinstance(e, (Image, Plot, DrawnPlot, Artifact))}
         for key, event in pictures.items():
             with self._content(event) as source, _entry(archive, f"data/{key}", ZIP_STORED) as target:
-                if not isinstance(event, Image):
+                if isinstance(event, (Plot, DrawnPlot)):
                     self._sizes[key] = picture_size(source)
                 yield from _copy(source, target, self._root / _name(event))
         with _entry(archive, "metrics.jsonl", ZIP_DEFLATED) as target:
@@ -177,20 +191,22 @@ class _Session:
                 for line in _lines([{name: value for name, value in console.items() if name != "type"}]):
                     target.write(line)
         with _entry(archive, "task.json", ZIP_DEFLATED) as target:
-            target.write(json.dumps(self._task(events, weights), indent=1).encode())
+            target.write(json.dumps(self._task(events), indent=1).encode())
 
     @contextmanager
-    def _content(self, event: _Picture | OutputModel) -> Iterator[BinaryIO]:
+    def _content(self, event: _Packed | OutputModel) -> Iterator[BinaryIO]:
         if isinstance(event, DrawnPlot):
             yield io.BytesIO(draw_results(event))
             return
-        with open_stamped(self._root, event.file) as file:
+        with open_whole(self._root, event.file) as file:
             yield file
 
-    def _key(self, event: _Picture) -> str:
+    def _key(self, event: _Packed) -> str:
         """Where a picture lies below ``data/``, and later below the file server, but for the task's id."""
         if isinstance(event, Image):
             below = payloads.image_key("", event)
+        elif isinstance(event, Artifact):
+            below = payloads.artifact_key("", event.name)
         else:
             below = payloads.plot_key("", event.title, event.iteration, _name(event))
         # exactly two folders before the task's id, and plain ones: see the top
@@ -213,16 +229,17 @@ class _Session:
                     yield payloads.image_plot(
                         self.task_id, event.title, event.iteration, event.at, key, self._sizes[key]
                     )
-                case Hyperparameters() | Properties() | OutputModel() | Status():
+                case Hyperparameters() | Properties() | OutputModel() | Artifact() | Status():
                     pass  # task.json holds these
 
-    def _task(self, events: Iterable[Event], weights: Path) -> Json:
+    def _task(self, events: Iterable[Event]) -> Json:
         """Give what task.json holds: the fields of ``tasks.edit``, and how to make the output models."""
         comment = [self._plan.comment]
         parameters: dict[str, dict[str, Json]] = {
             payloads.PROPERTIES: {payloads.RUNTIME_KEY: payloads.mark(self._plan.key)}
         }
         models: list[Json] = []
+        artifacts: list[Json] = []
         for event in events:
             match event:
                 case Hyperparameters() | Properties():
@@ -230,8 +247,10 @@ class _Session:
                         parameters.setdefault(item["section"], {})[item["name"]] = item
                 case Status(state) if state in _WENT_ON:
                     comment.append(_WENT_ON[state])
+                case Artifact():
+                    artifacts.append(payloads.artifact(event, f"data/{self._key(event)}"))
                 case OutputModel():
-                    models.append(self._model(event, weights))
+                    models.append(self._model(event))
                 case _:
                     pass
         task = {
@@ -244,20 +263,23 @@ class _Session:
             "hyperparams": parameters,
             "offline_output_models": models,
         }
+        task |= {"execution": {"artifacts": artifacts}} if artifacts else {}
         return task | ({"output_dest": self._output_uri} if self._output_uri else {})
 
-    def _model(self, event: OutputModel, weights: Path) -> Json:
+    def _model(self, event: OutputModel) -> Json:
         """Give the arguments of ``OutputModel`` and of its ``update_weights``."""
+        link, ending = link_of(event.file.name), PurePosixPath(stored_name(event.file)).suffix
         return {
-            "id": f"{self.task_id}-model",
+            "id": f"{self.task_id}-model" if link == "best" else f"{self.task_id}-model-{link}",
             "init": {
                 "name": event.name,
                 "label_enumeration": dict(event.labels),
-                "framework": "PyTorch",
+                "framework": framework_of(event.file.name),
             },
             "weights": {
-                "weights_filename": str(weights),
-                "target_filename": event.file.name.rpartition("/")[2],
+                "weights_filename": str(self._weights(event)),
+                # the importer shows it by what is before the dot; of two alike, one would replace the other
+                "target_filename": f"{link}{ending}",
                 "iteration": event.iteration,
                 "update_comment": False,  # the path on this machine means nothing there
                 "async_enable": True,  # or a missing file would end the import of everything else
@@ -265,7 +287,7 @@ class _Session:
         }
 
 
-def _name(event: _Picture) -> str:
+def _name(event: _Packed) -> str:
     return event.file_name if isinstance(event, DrawnPlot) else event.file.name
 
 
@@ -288,7 +310,7 @@ def _file_name(name: str) -> str:
     """Make a file's name of a task's: letters of any script stay, whatever a path or a shell minds goes."""
     kept = "".join(c if c in "._-+" or unicodedata.category(c)[0] in "LMN" else "_" for c in name)
     cut = kept.lstrip(".-").encode()[:_LONGEST_NAME].decode(errors="ignore")
-    return cut or "run"
+    return f"_{cut}" if _DEVICE.match(cut) else cut or "run"
 
 
 def _plain(part: str) -> str:
@@ -296,7 +318,8 @@ def _plain(part: str) -> str:
 
     What is changed gets a digest, so that different names stay different.
     """
-    if _PLAIN.fullmatch(part) and part.strip(".") and len(part) <= _LONGEST_PART:
+    kept = not (_DEVICE.match(part) or part.endswith("."))  # also where the zip is unpacked on Windows
+    if _PLAIN.fullmatch(part) and kept and len(part) <= _LONGEST_PART:
         return part
     ending = _ENDING.search(part)
     suffix = ending[0] if ending else ""

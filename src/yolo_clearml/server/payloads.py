@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import mimetypes
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ..events import Hyperparameters, Image, Properties, Scalar, SingleValue
+from ..events import Artifact, FileStamp, Hyperparameters, Image, OutputModel, Properties, Scalar, SingleValue
+from ..rundir.exports import framework_of, stored_name
 
 Json: TypeAlias = dict[str, Any]
 
@@ -26,6 +27,7 @@ RUNTIME_KEY = (
 )
 SINGLE_VALUES = ("Summary", -(2**31))  # the metric and iteration where the server keeps single values
 PROPERTIES = "properties"  # the section of user properties
+_TYPES = mimetypes.MimeTypes()  # of Python alone: the same on every machine
 _REFERENCES = ("project", "parent", "task", "user", "company")  # fields that hold another row's id
 _PLOT_WIDTH = 640  # pixels, as the SDK lays out an image plot
 _LONGEST_PART = 200  # bytes; the file server refuses a path part over 255
@@ -173,9 +175,15 @@ def plot_key(folder: str, title: str, iteration: int, file_name: str) -> str:
     return _metric_key(folder, title, PLOT_VARIANT, iteration, file_name)
 
 
-def model_key(folder: str, file_name: str) -> str:
+def model_key(folder: str, stamp: FileStamp) -> str:
     """The storage key of a model's weights."""
-    return f"{folder}/models/{PurePosixPath(file_name).name}"
+    return f"{folder}/models/{_short(_storable(stored_name(stamp)))}"
+
+
+def artifact_key(folder: str, name: str) -> str:
+    """The storage key of an artifact."""
+    parts = (name, PurePosixPath(name).name)
+    return "/".join([folder, "artifacts", *(_short(_storable(part)) for part in parts)])
 
 
 def _metric_key(folder: str, title: str, series: str, iteration: int, file_name: str) -> str:
@@ -207,15 +215,33 @@ def url_of(base: str, key: str) -> str:
     return urlunsplit((scheme, host, quote(path), "", ""))
 
 
-def model(event_labels: Mapping[str, int], name: str, uri: str, task_id: str, project_id: str | None) -> Json:
+def model(event: OutputModel, uri: str, task_id: str, project_id: str | None) -> Json:
     """A model entry; not ready, as the SDK makes it, so that it is not published by the way."""
     entry = {
-        "name": name,
+        "name": event.name,
         "uri": uri,
-        "framework": "PyTorch",
-        "labels": dict(event_labels),
+        "framework": framework_of(event.file.name),
+        "labels": dict(event.labels),
         "task": task_id,
         "comment": f"Created by task id: {task_id}",
         "ready": False,
     }
     return entry | ({"project": project_id} if project_id is not None else {})
+
+
+def artifact(event: Artifact, uri: str) -> Json:
+    """An artifact of a file, as the SDK's ``upload_artifact`` registers one (S/binding/artifacts.py)."""
+    file = event.file
+    return {
+        "key": event.name,
+        "type": "custom",
+        "mode": "output",
+        "uri": uri,
+        "content_size": file.size,
+        "hash": file.content,
+        "timestamp": event.at // 1000,  # seconds
+        "type_data": {
+            "preview": f"{PurePosixPath(event.name).name} - {file.size:,} bytes\n",
+            "content_type": _TYPES.guess_type(event.name)[0] or "",
+        },
+    }

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..events import FileStamp, Parameter, Plan, Scalar
-from ..rundir.files import open_stamped
+from ..rundir.packing import open_whole
 from ..sync.verdict import Verdict, no_task
 from .api import Api
-from .compare import Checked, Content, HeldModel, Holds, Place, Same, check, content_of, verdict
+from .compare import Checked, Content, HeldArtifact, HeldModel, Holds, Place, Same, check, content_of, verdict
 from .exchange import answers_oddly
 from .payloads import PLOT_VARIANT, SINGLE_VALUES, Json, shows_in_plots
 
@@ -35,6 +35,7 @@ _PLOTS = 200  # in a reply; one drawn by plotly may have 100 kB and more
 _LINES = 5000  # of the console in a reply, as the server has it; some MB
 _MODELS = 500  # in a reply; the server gives no more
 _LARGEST_PLOT = 64 * 2**20  # bytes
+_LARGEST_PACKED = 2**63  # bytes; a folder is as large as it was packed
 _DOWNLOADS = 4  # files at a time
 _PIECE = 2**20  # bytes of a file read at a time
 # what a reply of another shape than the promised one runs into
@@ -48,6 +49,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
     Raises as `Api.call` does, and ServerFailing where a reply lacks what it must have.
     """
     fields = ["id", "name", "status", "status_reason", "project", "tags", "hyperparams", "models.output"]
+    fields.append("execution.artifacts")
     query = {"id": [task_id], "only_fields": fields, "search_hidden": True}
     found = api.rows("tasks.get_all_ex", query, "tasks")
     task = next((task for task in found if task["id"] == task_id), None)
@@ -60,6 +62,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         tags = tuple(_text(tag) for tag in task.get("tags") or ())
         parameters = parameters_of(task)
         outputs = (task.get("models") or {}).get("output") or ()
+        artifacts = _artifacts(task)
         links = {_text(link["model"]): _text(link["name"]) for link in outputs}
     except _ODD as cause:
         raise answers_oddly(api.host, "tasks.get_all_ex") from cause
@@ -72,7 +75,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
     return Holds(
         task_id=task_id,
         status=status,
-        project=reader.project(project_id) if project_id is not None else None,
+        project=project_called(api, project_id) if project_id is not None else None,
         project_id=project_id,
         name=name,
         tags=tags,
@@ -83,6 +86,7 @@ def read(api: Api, task_id: str, titles: Iterable[str]) -> Holds | None:
         plots=as_images | reader.plots(),
         models=reader.models(links),
         reason=str(task.get("status_reason") or ""),
+        artifacts=artifacts,
     )
 
 
@@ -93,14 +97,14 @@ def curves(api: Api, task_id: str, titles: Iterable[str]) -> dict[tuple[str, str
 
 
 def checked(api: Api, plan: Plan, root: Path, holds: Holds, same: Same = operator.eq) -> Iterator[Checked]:
-    """Look for each event of a plan in what a task holds, reading its files several at a time.
+    """Look for each event of a plan that is wanted in what a task holds, reading its files several at a time.
 
     ``same`` is that of `compare.check`. Raises FileServerUnreachable where a file cannot be read for certain,
     and RunChanged.
     """
     files = BothSides(api, root)
     with ThreadPoolExecutor(_DOWNLOADS, "verify") as pool:
-        for several in pool.map(lambda report: check(report, holds, files, same), plan.reports):
+        for several in pool.map(lambda report: check(report, holds, files, same), plan.wanted):
             yield from several
 
 
@@ -138,6 +142,13 @@ def project_named(api: Api, name: str) -> Json | None:
     return next((project for project in found if project.get("name") == name), None)
 
 
+def project_called(api: Api, project_id: str) -> str | None:
+    """Give a project's name; None where there is no such project."""
+    query = {"id": [project_id], "only_fields": ["id", "name"], "search_hidden": True}
+    found = api.rows("projects.get_all_ex", query, "projects")
+    return next((str(row.get("name")) for row in found if row["id"] == project_id), None)
+
+
 def escaped(name: str) -> str:
     """Escape for the server's regular expressions, as `re.escape` does but without touching blanks."""
     return "".join(f"\\{c}" if c in r".^$*+?{}[]\|()-" else c for c in name)
@@ -157,8 +168,9 @@ class BothSides:
 
     def here(self, stamp: FileStamp) -> Content:
         """Read a file of the run; raises RunChanged."""
-        with open_stamped(self._root, stamp) as file:
-            return content_of(iter(lambda: file.read(_PIECE), b""), stamp.size)
+        most = stamp.size if not stamp.members else _LARGEST_PACKED
+        with open_whole(self._root, stamp) as file:
+            return content_of(iter(lambda: file.read(_PIECE), b""), most)
 
     def there(self, url: str, most: int) -> Content | None:
         """Read what is stored at an address, up to ``most`` bytes; raises FileServerUnreachable."""
@@ -174,11 +186,6 @@ class _Reader:
 
     def _call(self, endpoint: str, **payload: Any) -> Json:
         return self._api.call(endpoint, payload)
-
-    def project(self, project_id: str) -> str | None:
-        query = {"id": [project_id], "only_fields": ["id", "name"], "search_hidden": True}
-        found = self._api.rows("projects.get_all_ex", query, "projects")
-        return next((str(row.get("name")) for row in found if row["id"] == project_id), None)
 
     def scalars(self, titles: Iterable[str]) -> dict[tuple[str, str], dict[int, float]]:
         """Read all points of all curves, but for single values, which are points of another kind there."""
@@ -301,6 +308,16 @@ def parameters_of(task: Json) -> dict[tuple[str, str], Parameter]:
             _text(item.get("value") or ""), _text(item.get("type") or "") or None
         )
         for item in items
+    }
+
+
+def _artifacts(task: Json) -> dict[str, HeldArtifact]:
+    """Read the output artifacts of a task by name; an input one of the same name is another's output."""
+    rows = (task.get("execution") or {}).get("artifacts") or ()
+    return {
+        _text(row["key"]): HeldArtifact(_text(row.get("uri") or ""), _text(row.get("hash") or ""))
+        for row in rows
+        if row.get("mode", "output") == "output"
     }
 
 

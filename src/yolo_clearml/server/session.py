@@ -5,9 +5,14 @@ The SDK knows the user's setup: configuration, credentials, tokens. Its loops ar
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
+import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -17,16 +22,19 @@ from clearml.backend_api.session.defs import (
     ENV_ACCESS_KEY,
     ENV_API_DEFAULT_REQ_METHOD,
     ENV_AUTH_TOKEN,
+    ENV_HOST_VERIFY_CERT,
+    ENV_OFFLINE_MODE,
     ENV_SECRET_KEY,
     MissingConfigError,
 )
 from clearml.backend_api.session.session import LoginError
 from clearml.backend_api.utils import get_http_session_with_retry
+from clearml.backend_config.defs import LOCAL_CONFIG_FILE_OVERRIDE_VAR, LOCAL_CONFIG_FILES
 from clearml.backend_config.errors import ConfigurationError
 from clearml.config import config_obj
 from clearml.debugging.log import LoggerRoot
 
-from ..errors import CredentialsRefused, NotConfigured, YoloClearmlError, public
+from ..errors import CredentialsRefused, NotConfigured, UsageError, YoloClearmlError, public
 from .exchange import PassingError, Patience, check_status, exchange, not_the_api, public_address, verifies
 from .payloads import Json
 
@@ -43,6 +51,7 @@ class BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
     def __init__(self, timeout: float, method: str) -> None:
         self._limit = timeout
         self._method = method
+        self.ahead: float | None = None  # seconds of the server's clock before ours; None: it does not say
         self._http = get_http_session_with_retry(total=0, config=config_obj)
         self._http.write_timeout = (_CONNECT, timeout)
         super().__init__(
@@ -104,6 +113,7 @@ class BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
                 stream=True,  # the body is read under a limit of its own
             ),
         )
+        self.ahead = _ahead(reply)
         check_status(reply, self.host)
         if refresh_token_if_unauthorized and reply.status_code == requests.codes.unauthorized:
             self.refresh_token()
@@ -122,8 +132,50 @@ class BoundedSession(Session):  # type: ignore[misc]  # clearml is untyped
         return reply
 
 
+def _ahead(reply: requests.Response) -> float | None:
+    """Give the seconds that a server's clock is ahead of ours by its reply, which states whole ones."""
+    try:
+        return parsedate_to_datetime(reply.headers.get("Date", "")).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def configuration_files() -> tuple[str | None, list[Path]]:
+    """Give the variable that names ClearML's configuration file, and the files that are looked for.
+
+    Where none does it is None, and the SDK reads each file that is there; what the last one states counts
+    (S/backend_config/config.py).
+    """
+    variable, chosen = LOCAL_CONFIG_FILE_OVERRIDE_VAR.get_pair()
+    if chosen:
+        return str(variable), [Path(os.path.expanduser(chosen))]  # noqa: PTH111  as the SDK, also without a home
+    return None, [Path(name) for name in LOCAL_CONFIG_FILES]
+
+
+def keys_named_by() -> str:
+    """Give what the credentials come from: a variable, or clearml.conf."""
+    if ENV_AUTH_TOKEN.get():
+        return str(ENV_AUTH_TOKEN.key)
+    pairs = [entry.get_pair() for entry in (ENV_ACCESS_KEY, ENV_SECRET_KEY)]
+    names = [str(variable) for variable, value in pairs if value]
+    return " and ".join(names if len(names) == len(pairs) else [*names, "api.credentials in clearml.conf"])
+
+
+def verification() -> tuple[bool | str, str]:
+    """Give whether certificates are verified, or against which file, and the setting that decides."""
+    variable, value = ENV_HOST_VERIFY_CERT.get_pair(default=None)
+    named_by = str(variable) if value is not None else "api.verify_certificate in clearml.conf"
+    verify = get_http_session_with_retry(total=0, config=config_obj).verify
+    if verify is False:
+        return False, named_by
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which requests lets go before a session's own
+        if os.environ.get(name):
+            return os.environ[name], name
+    return (verify, named_by) if isinstance(verify, str) else (True, "")
+
+
 def configured_host() -> str:
-    """Give the address of the API server that ClearML's configuration names."""
+    """Give the address of the API server that ClearML's configuration names; raises NotConfigured."""
     try:
         return str(Session.get_api_server_host(config=config_obj)).strip("/")
     except ConfigurationError as cause:  # its words can quote a key
@@ -131,6 +183,42 @@ def configured_host() -> str:
             f"ClearML's configuration in {cause.file_path} cannot be read: it is malformed.",
             "Correct it, or make it anew with 'clearml-init'.",
         ) from None
+    except OSError as cause:
+        raise NotConfigured(
+            f"ClearML's configuration in {cause.filename} cannot be read: {cause.strerror}.",
+            "Make it readable, or set CLEARML_CONFIG_FILE to another file, be it an empty one.",
+        ) from cause
+
+
+def configured_files_host() -> str:
+    """Give the address of the file server that ClearML's configuration names; raises NotConfigured."""
+    try:
+        host = str(Session.get_files_server_host(config=config_obj)).rstrip("/")
+    except ValueError as cause:
+        raise NotConfigured(
+            "ClearML's configuration names no file server, and none can be guessed from its API server.",
+            "Set api.files_server in clearml.conf, or CLEARML_FILES_HOST.",
+        ) from cause
+    if "://" not in host:
+        raise NotConfigured(
+            f"{public_address(host)} is not an address of ClearML's file server.",
+            "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
+        )
+    return host
+
+
+def connect(patiently: Patience) -> BoundedSession:
+    """Log in to the server that is configured, patiently; raises UsageError, and as `log_in` does."""
+    if ENV_OFFLINE_MODE.get():
+        raise UsageError(
+            "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
+            "Unset it, or write sessions with --offline DIR.",
+        )
+    host = public_address(configured_host())
+    with contextlib.redirect_stdout(sys.stderr):
+        session = patiently(lambda: log_in(patiently, host))
+    log_to_stderr()
+    return session
 
 
 def log_in(patiently: Patience, host: str) -> BoundedSession:

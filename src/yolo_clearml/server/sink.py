@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..errors import ServerFailing, ServerUnreachable, YoloClearmlError
 from ..events import Plan
-from ..sync.sinks import Delivery
+from ..sync.sinks import Delivery, Moved
 from ..sync.verdict import Verdict, no_task
-from . import adoption, reader, siblings
+from . import adoption, moving, reader, siblings
 from .api import Api
 from .delivery import TaskDelivery
 from .destination import RUNTIME_DESTINATION, Decide, Destination, of_task
@@ -23,14 +23,15 @@ from .payloads import RUNTIME_KEY
 from .recognition import Found, Measure
 from .tasks import (
     alike,
+    but_for_added,
     by_id,
     drop_twins,
     find,
     given_task,
+    is_closed,
     keep_alive,
     make,
     require_no_less,
-    require_writable,
     why_closed,
 )
 
@@ -64,6 +65,19 @@ class ClearmlSink:
         with self._logged_in() as api:
             return keep_alive(api, task_id, key)
 
+    def move(
+        self,
+        plan: Plan,
+        wanted: tuple[str | None, str | None],
+        known: tuple[str, str] | None,
+        task_id: str | None,
+        copy: str,
+    ) -> Moved | None:
+        """Put the task of a run where it is wanted, if there is one; raises as `moving.move` does."""
+        with self._logged_in() as api:
+            task, found = find(api, plan, task_id, copy)
+            return None if task is None else moving.move(api, plan, task, found, plan.key + copy, *wanted)
+
     @contextmanager
     def open(
         self, plan: Plan, root: Path, task_id: str | None, copy: str, given: str | None = None
@@ -87,8 +101,7 @@ class ClearmlSink:
             require_no_less(plan, task)
             only_ours = given is None and not found.notes  # nobody but us has reported to it
             others = mark_of(task) is not None or (key_of(task) is None and not only_ours)
-            if not others:
-                require_writable(task, stopped=given is not None)
+            if not others and not is_closed(task, stopped=given is not None):  # which the delivery meets
                 if key_of(task) is None:
                     # a person reset the task: that wipes the key it is found by
                     # and lets them edit its destination
@@ -114,6 +127,8 @@ class ClearmlSink:
             same = operator.eq if ours else Measure.of(plan).same
             verdict = reader.verify(api, plan, root, str(task["id"]), same)
             verdict = verdict if ours else adoption.but_for_better(plan, verdict, task)
+            if is_closed(task, stopped=not ours):
+                verdict = but_for_added(verdict)
             return replace(verdict, closed=why_closed(plan, task, ours)) if verdict.task_id else verdict
 
     @contextmanager

@@ -93,6 +93,10 @@ class Storages:
                 self._down[place] = failed
             raise failed from error.__cause__
 
+    def remove(self, url: str) -> None:
+        """Ask to delete a file, whatever the answer is: whether it is gone is for `fetch` to see."""
+        _listen(lambda: self._patiently.seconds, lambda: _helper(url).delete(url, silent=True))
+
     def _send(self, base: str, address: str, file: BinaryIO) -> None:
         where, name = public_address(base), address.rpartition("/")[2]
         refused = f"{where} does not take {name}"

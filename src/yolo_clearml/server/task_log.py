@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from .. import __version__
 from ..events import (
+    Artifact,
     DrawnPlot,
     Event,
     Image,
@@ -28,6 +29,7 @@ from ..events import (
     Status,
     but_points,
 )
+from ..replay.wanted import in_words
 from .payloads import Json
 
 WORKER = "yolo-clearml"  # who logged it, beside each line of the console
@@ -48,11 +50,13 @@ def upload(plan: Plan) -> str | None:
     if state is RunState.LIVE:
         return None
     where = f"the run directory {facts.get('run_directory')}, trained with release {facts.get('release')}"
-    counts = counted(event for report in plan.reports for event in report.events)
+    counts = counted(event for report in plan.wanted for event in report.events) or "Nothing else was wanted"
     lines = [
         f"yolo-clearml {__version__} replayed {where}.",
         f"{_ENDS[state]}: {facts.get('epochs')} epochs. {counts}.",
     ]
+    if plan.unwanted:
+        lines.append(f"Left out, as asked: {', '.join(in_words(plan.unwanted))}.")
     if plan.missing:
         lines.append(f"Not on disk, so not in ClearML: {'; '.join(plan.missing)}.")
     return "\n".join(lines)
@@ -89,6 +93,8 @@ def counted(events: Iterable[Event]) -> str:
                 counts["plot"] += 1
             case OutputModel():
                 counts["output model"] += 1
+            case Artifact():
+                counts["artifact"] += 1
             case _:
                 pass
     return ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items())

@@ -15,6 +15,8 @@ from functools import partial
 
 from ..errors import HoldsLess, ServerRefused, TaskOffLimits
 from ..events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
+from ..replay.parameters import COMPARED
+from ..sync.verdict import Difference, Kind, Verdict
 from . import payloads, recognition, siblings
 from .api import Api, RefusedRequest
 from .destination import RUNTIME_DESTINATION, Destination, by_default
@@ -54,9 +56,7 @@ def make(
     api: Api, plan: Plan, key: str, found: recognition.Found, output_uri: str | None
 ) -> tuple[Json, Destination]:
     """Make the task; if another uploader made one meanwhile, both keep the older."""
-    with api.alone(plan.project) as again:  # then what was not there a moment ago may be
-        seen = {name: there for name, there in found.projects.items() if there or not again}
-        project_id, of_project = _project(api, plan.project, seen)
+    project_id, of_project = require_project(api, plan.project, found.projects)
     destination = by_default(api, output_uri, of_project)
     entry = {
         "name": plan.name,
@@ -211,11 +211,19 @@ def delete(api: Api, endpoint: str, what: Json, is_there: Callable[[], bool]) ->
             raise
 
 
-def _project(api: Api, name: str, seen: Mapping[str, Json | None]) -> tuple[str, str | None]:
+def require_project(
+    api: Api, name: str, seen: Mapping[str, Json | None] | None = None
+) -> tuple[str, str | None]:
     """Give a project's id and the default destination of its models, if it has one; make it where it lacks.
 
     ``seen`` are projects that were looked for a moment ago, by name.
     """
+    with api.alone(name) as again:  # then what was not there a moment ago may be
+        looked_for = {name: there for name, there in (seen or {}).items() if there or not again}
+        return _project(api, name, looked_for)
+
+
+def _project(api: Api, name: str, seen: Mapping[str, Json | None]) -> tuple[str, str | None]:
     there = seen[name] if name in seen else project_named(api, name)
     if there is None:
         try:
@@ -261,6 +269,24 @@ def require_writable(task: Json, stopped: bool = False) -> None:
     elif status in CLOSED:
         hint = f"Reset it in ClearML, where nothing in it is to be kept. {hint}"
     raise TaskOffLimits(f"The task {task['id']} {word} in ClearML, so it is left as it is.", f"{hint}.")
+
+
+def is_closed(task: Json, stopped: bool = False) -> bool:
+    """Check whether a person has closed a task to writers, as `require_writable` does."""
+    try:
+        require_writable(task, stopped)
+    except TaskOffLimits:
+        return True
+    return False
+
+
+def but_for_added(verdict: Verdict) -> Verdict:
+    """Leave out of the differences of a closed task the user properties that came after it was closed."""
+
+    def added(difference: Difference) -> bool:
+        return difference.kind is Kind.PROPERTY and difference.title in COMPARED and difference.there is None
+
+    return replace(verdict, differences=tuple(d for d in verdict.differences if not added(d)))
 
 
 def require_no_less(plan: Plan, task: Json) -> None:

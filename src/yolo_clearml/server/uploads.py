@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from ..errors import FileServerUnreachable
-from ..events import DrawnPlot, Image, OutputModel, Plot
+from ..events import Artifact, DrawnPlot, Image, OutputModel, Plot
 from ..replay.figures import draw_results, picture_size
-from ..rundir.files import open_stamped
+from ..rundir.packing import open_whole
 from ..sync.sinks import Sent, file_size
 from . import payloads
 from .api import Api
@@ -23,7 +23,7 @@ from .destination import FILES_SERVER, PLOTS_SERVER, Decide, Destination, naming
 _UPLOADS = 4  # requests with files at a time
 _MOST_FILE_BYTES = 900_000  # in a request with several; nginx takes 1 MiB where nobody has set more
 
-File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel"
+File: TypeAlias = "Image | Plot | DrawnPlot | OutputModel | Artifact"
 
 
 @dataclass(slots=True)
@@ -46,12 +46,14 @@ class Uploads:
             case DrawnPlot():
                 return payloads.plot_key(self._folder, event.title, event.iteration, event.file_name)
             case OutputModel():
-                return payloads.model_key(self._folder, event.file.name)
+                return payloads.model_key(self._folder, event.file)
+            case Artifact():
+                return payloads.artifact_key(self._folder, event.name)
 
     def destination(self, event: File) -> Destination:
         """Give where a file goes; raises as `Api.call` does, the first time for the output model."""
         match event:
-            case OutputModel():
+            case OutputModel() | Artifact():
                 if self._decided is None:
                     self._decided = self._decide()
                 return self._decided
@@ -107,7 +109,7 @@ class Uploads:
         if isinstance(event, DrawnPlot):
             yield io.BytesIO(draw_results(event))
         else:
-            with open_stamped(self._root, event.file) as file:
+            with open_whole(self._root, event.file) as file:
                 yield file
 
 

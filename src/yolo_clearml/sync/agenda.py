@@ -95,6 +95,7 @@ class Agenda:
         self._order = itertools.count()
         self._no_runs: list[NotARun] = []  # to be given once each
         self._known_no_runs: dict[Path, str] = {}
+        self.elsewhere = False  # a run was seen that another watch takes, of another part
         self._gone: list[Gone] = []  # as well
         # runs that wait for ClearML to come back; who has asked last asks again after all others, for it may
         # be that run alone that ClearML does not answer
@@ -117,6 +118,10 @@ class Agenda:
                 run.gone = False
                 self._plan(found, run, self._clock() + (_SETTLING if changed else 0.0), changed)
         self._wake.set()
+
+    def notice_elsewhere(self) -> None:
+        """A run was found in another part than this watch takes: with ``once`` no first one is waited for."""
+        self.elsewhere = True
 
     def forget(self, path: Path) -> None:
         """A run is not there any more, or what only looked like one."""
@@ -300,7 +305,7 @@ class Agenda:
         with self._lock:
             return (
                 self._once
-                and bool(self._runs)
+                and (bool(self._runs) or self.elsewhere)
                 and not self._away
                 and not self._gone
                 and not any(

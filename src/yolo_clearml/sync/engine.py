@@ -7,12 +7,14 @@ there is something to send.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from .. import system
 from ..errors import OurFault
 from ..rundir.finding import Found
 from ..rundir.run import NotARun
@@ -74,18 +76,25 @@ def sync(
                         under_way += 1
                 # as many may wait as work, so that memory does not grow with the number of runs
                 while under_way >= 2 * jobs or not outcomes.empty():
-                    outcome = outcomes.get()
+                    outcome = _next(outcomes)
                     under_way -= outcome is None
                     if outcome is not None:
                         yield outcome
             while under_way:
-                outcome = outcomes.get()
+                outcome = _next(outcomes)
                 under_way -= outcome is None
                 if outcome is not None:
                     yield outcome
         except BaseException:
             stop.set()  # a fault, or the consumer went away: begin nothing more, let what is under way end
             raise
+
+
+def _next(outcomes: queue.SimpleQueue[Outcome | None]) -> Outcome | None:
+    """Wait for the next outcome, such that a signal is heeded meanwhile on every system."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return outcomes.get(timeout=system.ATTENTIVE)
 
 
 def _if_settled(path: Path, work: Work) -> UpToDate | None:

@@ -12,6 +12,7 @@
      "settled": "...",                      stamp of the files when nothing was left to do
      "verified": "...",                     the same stamp, once all was read back and found the same
      "configured": "...",                   stamp of the ClearML configuration that named the server
+     "wanted":  {"without": ["model"]},     what a person has left out; {}: nothing
      "facts":   {...}}                      for a line of output without looking at the run again
 
 Losing it loses nothing: the task is found again by the run's key, and every event has a fixed id.
@@ -33,19 +34,20 @@ from typing import Any, Protocol
 
 from platformdirs import user_state_path
 
-from ..errors import LedgerUnwritable, RunBusy
-from ..events import STATUS, Plan, Report
+from .. import system
+from ..errors import LedgerUnwritable
+from ..events import STATUS, Part, Plan, Report
+from ..held_file import HeldFile, hold
 
 LEDGER_NAME = ".yolo-clearml.json"
 STATE_DIR_VARIABLE = "YOLO_CLEARML_STATE_DIR"
 _VERSION = 1
-_MOST_ATTEMPTS = 1000  # to lock a file before another process replaces it; needs two at the most, mostly
 _MOST = 2**23  # bytes; a run of 100,000 epochs, the most there can be, stays below
-_TICK = 2 * 10**9  # nanoseconds; no file system's times are coarser
 _NO_PLACE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK),  # a file system without locks
 )
+HOMELESS = Path(os.devnull) / "yolo-clearml"  # a folder that takes no file; it is said once one is needed
 _KEYS = re.compile(r"(CLEARML|TRAINS|ALG)_.*(ACCESS_KEY|SECRET_KEY|TOKEN)")  # variables
 
 
@@ -64,18 +66,25 @@ class Ledger:
     configured: str | None = None  # see configuration_stamp
     facts: Mapping[str, Any] = field(default_factory=dict)  # name, state, epochs: for output only
     anew: bool = False  # --new has begun this copy, and it is not delivered yet
+    wanted: Mapping[str, Any] = field(default_factory=dict)  # see replay.wanted
 
     def pending(self, plan: Plan) -> tuple[Report, ...]:
-        """Give the reports of ``plan`` that this ledger does not know as sent, in their order.
+        """Give the wanted reports of ``plan`` that this ledger does not know as sent, in their order.
 
         Where there is any, the status is among them: to report to a task is to open it again.
         """
         if self.run != plan.key:
-            return plan.reports
-        changed = {r.key for r in plan.reports if self.sent.get(r.key) != r.digest}
+            return plan.wanted
+        changed = {r.key for r in plan.wanted if self.sent.get(r.key) != r.digest}
         if changed:
             changed.add(STATUS)
         return tuple(report for report in plan.reports if report.key in changed)
+
+    def left_out(self, plan: Plan) -> frozenset[Part]:
+        """Give what of ``plan`` is not wanted and was not sent before either."""
+        sent = self.sent if self.run == plan.key else {}
+        unwanted = (report for report in plan.reports if report.part in plan.unwanted)
+        return frozenset(r.part for r in unwanted if r.part and sent.get(r.key) != r.digest)
 
     def forget(self, reports: Sequence[Report], over: Collection[str] = ()) -> Ledger:
         """Note that these reports are about to be sent, so that what the server has of them is unknown.
@@ -142,7 +151,7 @@ class FileLedgers:
     def load(self, run: Path) -> Ledger:
         """Read the newest ledger of a run; reading takes no lock, for a ledger is replaced whole."""
         places = [run / LEDGER_NAME]
-        if _state_folder().exists():
+        if os.access(state_folder(), os.X_OK):  # it may be in the home of another user
             places.append(_state_path(run))
         found = [read for place in places if (read := _read(place)) is not None]
         return max(found, key=lambda read: read[0])[1] if found else Ledger()
@@ -207,10 +216,10 @@ class _HeldSomewhere:
     def __init__(self, run: Path) -> None:
         self.ledger = Ledger()
         self._run = run
-        self._at_run: _HeldFile | None = None
-        self._elsewhere: _HeldFile | None = None
+        self._at_run: HeldFile | None = None
+        self._elsewhere: HeldFile | None = None
         try:
-            self._at_run = _HeldFile(run / LEDGER_NAME)
+            self._at_run = hold(run / LEDGER_NAME)
         except OSError as error:
             self._elsewhere = self._hold_elsewhere(error)
 
@@ -218,12 +227,12 @@ class _HeldSomewhere:
         """Replace the ledger, durably, before this returns."""
         if self._elsewhere is None and self._at_run is not None:
             try:
-                self._at_run.save(ledger, _written_at(_state_path(self._run)))
+                self._at_run.save(_written(ledger), _written_at(_state_path(self._run)))
             except OSError as error:
                 self._elsewhere = self._hold_elsewhere(error)
         if self._elsewhere is not None:
             try:
-                self._elsewhere.save(ledger, _written_at(self._run / LEDGER_NAME))
+                self._elsewhere.save(_written(ledger), _written_at(self._run / LEDGER_NAME))
             except OSError as error:
                 raise _unwritable(self._elsewhere.path, error) from error
             if self._at_run is not None:
@@ -236,7 +245,7 @@ class _HeldSomewhere:
             if held is not None:
                 held.close()
 
-    def _hold_elsewhere(self, error: OSError) -> _HeldFile:
+    def _hold_elsewhere(self, error: OSError) -> HeldFile:
         if error.errno not in _NO_PLACE:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and not self._run.is_dir():
                 raise LedgerUnwritable(
@@ -246,96 +255,20 @@ class _HeldSomewhere:
         path = _state_path(self._run)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return _HeldFile(path)
+            return hold(path)
         except OSError as fault:
             raise _unwritable(path, fault) from fault
-
-
-class _HeldFile:
-    """A ledger file and its lock, which is on the file itself so that no second file is needed.
-
-    A save replaces the file, so the new one is locked before it takes the old one's place; and whoever
-    gets the lock looks whether the file is still the one at that path. Raises OSError and RunBusy.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.superseded = False  # by a ledger elsewhere
-        for _ in range(_MOST_ATTEMPTS):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                if not _lock(descriptor):
-                    raise _busy(path)
-                if _same_file(path, descriptor):
-                    break
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-        else:
-            raise _busy(path)
-        self._descriptor = descriptor
-
-    def save(self, ledger: Ledger, other: int) -> None:
-        """Write a new file, lock it, make it durable, and put it in the old one's place.
-
-        Its time is later than ``other``, in nanoseconds since the epoch, whatever the clock shows: of two
-        ledgers the newer counts.
-        """
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        new = _open_anew(temporary)
-        try:
-            _lock(new)  # nobody else opens this name without the lock we hold
-            with open(new, "wb", closefd=False) as file:
-                file.write(_written(ledger))
-            if os.fstat(new).st_mtime_ns <= other:
-                os.utime(new, ns=(other + _TICK, other + _TICK))
-            os.fsync(new)
-            os.replace(temporary, self.path)  # noqa: PTH105  beside os.open and os.fsync
-        except BaseException:
-            os.close(new)
-            temporary.unlink(missing_ok=True)
-            raise
-        os.close(self._descriptor)
-        self._descriptor = new
-        _sync_directory(self.path.parent)
-
-    def close(self) -> None:
-        """Let go of the lock; an empty file, made for its sake only, goes as well, and an outdated one."""
-        with contextlib.suppress(OSError):
-            needless = self.superseded or os.fstat(self._descriptor).st_size == 0
-            if needless and _same_file(self.path, self._descriptor):
-                self.path.unlink()
-        os.close(self._descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file without waiting; False where another process has."""
-    # here: most runs are reported whole, and this takes longer to import than it takes to see that
-    from filelock import lock_descriptor
-
-    return lock_descriptor(descriptor, blocking=False)
-
-
-def _open_anew(path: Path) -> int:
-    """Make a file to write; what a killed process left there is removed, not written into, for it may be
-    another file's second name, or no file at all."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL  # which follows no link
-    try:
-        return os.open(path, flags, 0o666)
-    except FileExistsError:
-        path.unlink(missing_ok=True)  # a network file system can be late to show that it is not there
-        return os.open(path, flags, 0o666)
-
-
-def _busy(path: Path) -> RunBusy:
-    return RunBusy(f"Another yolo-clearml is at work on {path.parent}.", "Try again when it is done.")
 
 
 _IN_THE_WAY = {errno.EISDIR: "a directory", errno.ELOOP: "a link"}
 
 
 def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
+    if HOMELESS in path.parents:
+        return LedgerUnwritable(
+            f"The run directory takes no {LEDGER_NAME}, and this user has no home folder to keep it in.",
+            f"Set {STATE_DIR_VARIABLE} to a folder that can be written.",
+        )
     if error.errno in _IN_THE_WAY:
         there = error.filename or path
         return LedgerUnwritable(
@@ -348,7 +281,8 @@ def _unwritable(path: Path, error: OSError) -> LedgerUnwritable:
     )
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
+    """Give the folder of the ledgers that run directories do not take; `HOMELESS` where there is none."""
     return _folder_named(os.environ.get(STATE_DIR_VARIABLE))
 
 
@@ -356,40 +290,25 @@ def _state_folder() -> Path:
 def _folder_named(chosen: str | None) -> Path:
     if chosen:
         return Path(chosen)
-    with contextlib.suppress(RuntimeError):  # a user without a home, as a bare number has none
+    try:
         folder = user_state_path("yolo-clearml")
-        if folder.is_absolute():  # platformdirs 4.0 gives "~" for an unknown home, a name like any other
-            return folder
-    return Path(os.devnull) / "yolo-clearml"  # takes no file: that is said once one is needed
+    except RuntimeError:  # a user without a home, as a bare number has none
+        return HOMELESS
+    # platformdirs 4.0 gives "~" for an unknown home, a name like any other
+    return folder if folder.is_absolute() else HOMELESS
 
 
 def _state_path(run: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:32]
-    return _state_folder() / f"{name}.json"
+    name = hashlib.sha256(os.fsencode(system.true_path(run))).hexdigest()[:32]
+    return state_folder() / f"{name}.json"
 
 
 def _written_at(path: Path) -> int:
     """Give when a file was written, in nanoseconds since the epoch; 0 where there is none."""
     try:
-        return path.stat(follow_symlinks=False).st_mtime_ns
+        return system.reach(path).stat(follow_symlinks=False).st_mtime_ns
     except OSError:
         return 0
-
-
-def _same_file(path: Path, descriptor: int) -> bool:
-    try:
-        there, ours = path.stat(follow_symlinks=False), os.fstat(descriptor)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _written(ledger: Ledger) -> bytes:
@@ -403,7 +322,7 @@ def _read(path: Path) -> tuple[int, Ledger] | None:
     None where there is none; one that is damaged, or of another version, counts as lost.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = system.open_unfollowed(path, os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -421,7 +340,7 @@ def _read(path: Path) -> tuple[int, Ledger] | None:
     texts += [ledger.settled, ledger.verified, ledger.configured]
     sound = all(text is None or isinstance(text, str) for text in texts) and isinstance(ledger.copy, str)
     sound = sound and isinstance(ledger.anew, bool)
-    maps = isinstance(ledger.sent, dict) and isinstance(ledger.facts, dict)
+    maps = all(isinstance(held, dict) for held in (ledger.sent, ledger.facts, ledger.wanted))
     if not sound or not maps or not set(map(type, ledger.sent.values())) <= {str}:
         return None
     return status.st_mtime_ns, ledger

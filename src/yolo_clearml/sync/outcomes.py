@@ -29,6 +29,7 @@ class Facts:
     curve: tuple[float, ...] = ()  # of the fitness, a few values evenly spaced
     events: int = 0  # points, images and plots that there are to report by now
     left_out: tuple[str, ...] = ()  # files that are there and not sent, each with why; all in `missing` too
+    without: tuple[str, ...] = ()  # what a person has left out, by the names of its parts
 
     def stored(self) -> dict[str, Any]:
         """Give the facts as JSON can hold them, for the ledger."""
@@ -55,6 +56,7 @@ class Facts:
                 events=int(stored.get("events", 0)),
                 missing=tuple(map(str, stored.get("missing", ()))),
                 left_out=tuple(map(str, stored.get("left_out", ()))),
+                without=tuple(map(str, stored.get("without", ()))),
             )
         except (ValueError, TypeError, LookupError, OverflowError):  # the last of an integer of 1e999
             return cls()

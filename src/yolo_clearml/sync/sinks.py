@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from ..events import (
+    Artifact,
     DrawnPlot,
     Event,
     Image,
@@ -111,6 +112,41 @@ class Prover(Protocol):
         """Compare everything in ``plan`` with what the task holds; raises a YoloClearmlError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where the task of a run is, after it was to be moved."""
+
+    task_id: str
+    url: str | None  # where a person sees it; None where nobody can
+    text: str | None  # what was done, a sentence; None: it was there already
+
+
+@runtime_checkable
+class Mover(Protocol):
+    """A sink whose tasks can be put into another project, and be given another name."""
+
+    def move(
+        self,
+        plan: Plan,
+        wanted: tuple[str | None, str | None],
+        known: tuple[str, str] | None,
+        task_id: str | None,
+        copy: str,
+    ) -> Moved | None:
+        """Put the task of ``plan`` where it is wanted, if there is one; what it holds stays as it is.
+
+        ``wanted`` are project and name, None where it keeps its own; ``known`` those that the ledger knows.
+        The task is looked for as `Sink.open` does. Raises a YoloClearmlError where it must not be moved.
+        """
+
+
+def from_to(was: tuple[str | None, str], to: tuple[str | None, str]) -> str:
+    """Write where a task comes from and goes, each with project and name."""
+    (old_project, old_name), (new_project, new_name) = was, to
+    old = repr(old_name) + ("" if old_project is None else f" in {old_project!r}")
+    return f"from {old} to {new_name!r}" + ("" if new_project is None else f" in {new_project!r}")
+
+
 @runtime_checkable
 class Reminder(Protocol):
     """A sink whose server takes the task of a live run for dead when nothing is reported to it."""
@@ -132,6 +168,21 @@ class RecordingSink:
     def has(self, task_id: str) -> bool:
         """Nothing here forgets what was reported to it."""
         return True
+
+    def move(
+        self,
+        plan: Plan,
+        wanted: tuple[str | None, str | None],
+        known: tuple[str, str] | None,
+        task_id: str | None,
+        copy: str,
+    ) -> Moved | None:
+        """Tell where a task that the ledger knows would go; of others, nothing is known here."""
+        if task_id is None or known is None:
+            return None
+        to = (wanted[0] or known[0], wanted[1] or known[1])
+        text = None if to == known else f"The task would be moved {from_to(known, to)}."
+        return Moved(task_id, None, text)
 
     @contextmanager
     def open(
@@ -166,6 +217,6 @@ def acknowledged(reports: Sequence[Report]) -> Acknowledged:
 
 def file_size(event: Event) -> int | None:
     """Size in bytes of the file an event brings along; None where it brings none; 0 where yet to be drawn."""
-    if isinstance(event, (Image, Plot, OutputModel)):
+    if isinstance(event, (Image, Plot, OutputModel, Artifact)):
         return event.file.size
     return 0 if isinstance(event, DrawnPlot) else None

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import logging
 import os
-import sys
 import threading
 import time
 import warnings
@@ -35,9 +34,11 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from .. import system
 from ..errors import RunUnreadable
 from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import require_folder, run_around, walk
+from ..rundir.further import NOTHING, Further
 from ..rundir.listing import Listed, is_of_a_run, listing
 from .agenda import Agenda
 
@@ -86,15 +87,17 @@ class Lookout(FileSystemEventHandler):
         choice: Choice = EVERY_RUN,
         observe: Callable[[], BaseObserver] = Observer,
         follow: Sequence[Path] = (),
+        further: Further = NOTHING,
     ) -> None:
-        self._choice, self._follow = choice, follow
+        self._choice, self._follow, self._further = choice, follow, further
         self._roots, self._agenda, self._notify, self._poll = _outermost(roots), agenda, notify, poll
         self._stop, self._observe = stop, observe
         self._observer: BaseObserver | None = None
         self._runs: dict[Path, _Seen] = {}
         self._folders: dict[Path, int | None] = {}  # mtime in nanoseconds; None: to be listed again
         self._unlisted: set[Path] = set()  # those of them that could not be, and so may be runs
-        self._homes: dict[Path, tuple[int, int] | None] = {}  # roots by device and inode; None: gone
+        self._homes: dict[Path, system.Identity | None] = {}  # what the roots are; None: gone
+        self._true = {root: system.true_path(root) for root in self._roots}
         self._touched: dict[Path, bool] = {}  # path: a folder whose inside is unknown
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -132,7 +135,7 @@ class Lookout(FileSystemEventHandler):
             for root in [root for root, home in self._homes.items() if home is not None]:
                 observer.schedule(self, _entered(root), recursive=True, event_filter=_KINDS)
             observer.start()
-            self._require_room()
+            require_room(self._observe)
         except OSError as error:
             self._poll_instead(error)
 
@@ -141,27 +144,15 @@ class Lookout(FileSystemEventHandler):
             self._silence()
             self._listen()
 
-    def _require_room(self) -> None:
-        """Raise OSError where inotify takes no more watches: it then lacks some of ours, without a word."""
-        if sys.platform != "linux":
-            return
-        observer = self._observe()
-        try:
-            # of what is always there: watchdog 6 keeps files open each time it does not find what to watch
-            observer.schedule(FileSystemEventHandler(), os.sep)
-            observer.start()
-        finally:
-            observer.stop()
-            if observer.is_alive():
-                observer.join()
-
     def _poll_instead(self, error: OSError) -> None:
         self._silence()
         self._poll = POLL_EVERY
-        why = "the limits of inotify are reached" if error.errno in _LIMITS else str(error.strerror or error)
+        full = system.INOTIFY and error.errno in _LIMITS
+        why = "the limits of inotify are reached" if full else str(error.strerror or error)
+        mend = " Raise fs.inotify.max_user_watches, or _instances, and start again." if system.INOTIFY else ""
         self._notify(
             f"The system does not announce every change ({why}), so they are looked for every"
-            f" {POLL_EVERY:.0f} seconds. Raise fs.inotify.max_user_watches, or _instances, and start again."
+            f" {POLL_EVERY:.0f} seconds.{mend}"
         )
 
     def _silence(self) -> None:
@@ -184,12 +175,24 @@ class Lookout(FileSystemEventHandler):
             self._touch(event.dest_path, False)
 
     def _touch(self, named: bytes | str, folder: bool) -> None:
-        path = Path(os.fsdecode(named))
-        if not named or not (folder or is_of_a_run(path.name) or is_of_a_run(f"weights/{path.name}")):
+        path = self._as_given(Path(os.fsdecode(named)))
+        if not named or not (folder or self._concerns(path.name)):
             return  # also our own ledger
         with self._lock:
             self._touched[path] = folder or self._touched.get(path, False)
         self._wake.set()
+
+    def _as_given(self, path: Path) -> Path:
+        """Write a path below the root that was given: FSEvents announces the true one."""
+        if self._root_of(path) is None:
+            for root, true in self._true.items():
+                if path == true or true in path.parents:
+                    return root / path.relative_to(true)
+        return path
+
+    def _concerns(self, name: str) -> bool:
+        places = (name, f"weights/{name}")
+        return any(is_of_a_run(place) or self._further.concerns(place) for place in places)
 
     # -- looking ----------------------------------------------------------------------------------------
 
@@ -215,7 +218,9 @@ class Lookout(FileSystemEventHandler):
         """Work through what events have touched."""
         with self._lock:
             touched, self._touched = self._touched, {}
-        gone = {path for path, folder in touched.items() if folder and not os.path.lexists(path)}
+        gone = {
+            path for path, folder in touched.items() if folder and not os.path.lexists(system.reach(path))
+        }
         if gone:
             self._drop(gone)
         for place in self._roots:
@@ -245,7 +250,7 @@ class Lookout(FileSystemEventHandler):
             self._list_in = _LIST_EVERY
         if self._observer is not None:
             try:
-                self._require_room()
+                require_room(self._observe)
             except OSError as error:
                 if error.errno in _LIMITS:
                     self._poll_instead(error)
@@ -284,7 +289,7 @@ class Lookout(FileSystemEventHandler):
         rows = _rows_stamp(run)
         if rows is None and run_around(run, run) is None:
             self._drop({run})
-            if os.path.lexists(run):
+            if os.path.lexists(system.reach(run)):
                 self._explore(run)  # it is something else now
             return
         files = self._files(run) if at_files or rows != seen.rows else seen.files
@@ -301,6 +306,8 @@ class Lookout(FileSystemEventHandler):
             if path == folder.found and run_around(path, path) is not None:
                 self._found(path, changed=False)
                 continue
+            if folder.elsewhere:
+                self._agenda.notice_elsewhere()
             unlisted = path == folder.found
             if path in self._runs or (path in self._unlisted and not unlisted):
                 self._runs.pop(path, None)
@@ -311,7 +318,7 @@ class Lookout(FileSystemEventHandler):
                 self._agenda.notice(folder.found)
             if unlisted:  # for now; whether it stays so is seen again and again
                 self._unlisted.add(path)
-        if not os.path.lexists(place):
+        if not os.path.lexists(system.reach(place)):
             self._drop({place})
 
     def _found(self, run: Path, changed: bool) -> None:
@@ -327,7 +334,7 @@ class Lookout(FileSystemEventHandler):
 
     def _files(self, run: Path) -> tuple[Listed, ...]:
         try:
-            return listing(run, self._follow)
+            return (*listing(run, self._follow), *self._further.listed(run))
         except RunUnreadable:
             return ()  # the visit reports it
 
@@ -344,11 +351,26 @@ class Lookout(FileSystemEventHandler):
                 self._agenda.forget(path)
 
 
+def require_room(observe: Callable[[], BaseObserver] = Observer) -> None:
+    """Raise OSError where inotify takes no more watches: it then lacks some of ours, without a word."""
+    if not system.INOTIFY:
+        return
+    observer = observe()
+    try:
+        # of what is always there: watchdog 6 keeps files open each time it does not find what to watch
+        observer.schedule(FileSystemEventHandler(), os.sep)
+        observer.start()
+    finally:
+        observer.stop()
+        if observer.is_alive():
+            observer.join()
+
+
 def _outermost(roots: Sequence[Path]) -> list[Path]:
     """Leave out what lies below another root, or is the same by another name."""
     kept: dict[Path, Path] = {}
-    for root in sorted(roots, key=lambda root: len(root.resolve().parts)):
-        real = root.resolve()
+    for root in sorted(roots, key=lambda root: len(system.true_path(root).parts)):
+        real = system.true_path(root)
         if real not in kept and kept.keys().isdisjoint(real.parents):
             kept[real] = root
     return list(kept.values())
@@ -373,29 +395,28 @@ def _reads(observer: BaseObserver) -> bool:
 
 def _tells_of_rows(path: str) -> bool:
     """Rows are appended; of other files the end of the writing counts, where the system announces it."""
-    return sys.platform != "linux" or path.endswith("results.csv")
+    return not system.INOTIFY or path.endswith("results.csv")
 
 
 def _rows_stamp(run: Path) -> tuple[int, int] | None:
     try:
-        status = (run / "results.csv").lstat()
+        status = system.reach(run / "results.csv").lstat()
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def _identity(folder: Path) -> system.Identity | None:
     try:
-        status = folder.stat()
+        return system.identity(folder)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
 
 
 def _mtime(folder: Path) -> int | None:
     """Nanoseconds since the epoch; None where another change now would not be seen by it."""
     try:
-        changed = folder.stat().st_mtime_ns
+        changed = system.reach(folder).stat().st_mtime_ns
     except OSError:
         return None
     return changed if time.time_ns() - changed > _YOUNG else None

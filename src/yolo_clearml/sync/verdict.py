@@ -20,6 +20,7 @@ class Kind(Enum):
     IMAGE = "image"
     PLOT = "plot"
     MODEL = "model"
+    ARTIFACT = "artifact"
 
 
 @dataclass(frozen=True, slots=True)

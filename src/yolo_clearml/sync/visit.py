@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import system
 from ..errors import (
     HoldsLess,
     RunBusy,
@@ -19,12 +20,16 @@ from ..errors import (
 )
 from ..events import Plan, RunState
 from ..replay.rules import Wishes, fitness_by_epoch, main_metric, plan
+from ..replay.wanted import Wanted, in_words
+from ..rundir.further import with_further
+from ..rundir.identity import run_key
 from ..rundir.listing import listing
 from ..rundir.places import left_out, notes, unreadable
 from ..rundir.run import NotARun, Run
 from ..rundir.scan import scan
 from .ledger import Held, Ledger, settled_stamp
 from .outcomes import Delivered, Facts, Failed, Outcome, Pending, Progress, Skipped, Started, UpToDate
+from .placing import as_made, put_in_place
 from .sinks import Acknowledged, Noted, Prover, Reminder, Revived, Sent, acknowledged
 from .verdict import Verdict
 from .work import Aim, Live, Work
@@ -38,16 +43,25 @@ def recognised(path: Path, work: Work, unasked: bool = False) -> UpToDate | tupl
     Where ClearML's configuration has changed since, the server is to be asked first, but for a look that is
     to be ``unasked``.
     """
-    settled = settled_stamp(listing(path, work.follow), work.asked)
     ledger = work.ledgers.load(path)
+    wanted = work.wanted or Wanted.restored(ledger.wanted)
+    settled = _stamp(path, work, wanted)
     sure = ledger.configured == work.server_hint
     proven = sure and ledger.verified == settled
     enough = work.aim is Aim.DELIVER or (work.aim is Aim.DELIVER_AND_VERIFY and proven)
     chosen = work.task_id in (None, ledger.task)
-    if ledger.settled == settled and (sure or unasked) and enough and chosen and not (work.force or work.new):
+    chosen = chosen and wanted.stored() == ledger.wanted
+    asked = work.force or work.new or work.move  # of the server, whatever the ledger knows
+    if ledger.settled == settled and (sure or unasked) and enough and chosen and not asked:
         facts = Facts.restored(ledger.facts)
         return UpToDate(path, facts, ledger.task, ledger.url, verified=proven, unsure=not sure)
     return settled, ledger
+
+
+def _stamp(path: Path, work: Work, wanted: Wanted) -> str:
+    """Stamp all files that a visit looks at."""
+    further = wanted.further(work.follow).listed(path)
+    return settled_stamp((*listing(path, work.follow), *further), work.asked)
 
 
 @dataclass(slots=True)
@@ -63,6 +77,7 @@ class _SoFar:
     notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
     unread: RunUnreadable | None = None  # of files that the run has and nobody may read
     revived: bool = False  # as in Delivered
+    wanted: Wanted = field(default_factory=Wanted)  # asked for now, or remembered
     links: tuple[str, ...] = ()  # files that are links or pointers, in sentences
 
 
@@ -90,7 +105,7 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
         return _failed(path, error, so_far)
     if not isinstance(looked, _Looked):
         return looked
-    ledger = so_far.ledger if so_far.ledger.run == looked.planned.key else Ledger()
+    ledger = _of_run(so_far.ledger, looked.planned.key)
     pending = acknowledged(ledger.pending(looked.planned)).events
     if so_far.unread is not None:
         so_far.pending = pending
@@ -103,7 +118,7 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
 
 def _failed(path: Path, error: YoloClearmlError, so_far: _SoFar) -> Failed:
     _drop_frames(error)
-    there = os.path.lexists(path)
+    there = os.path.lexists(system.reach(path))
     failure = error if there else RunGone(f"{path} is not there any more.", "Give the path it has now.")
     ledger = so_far.ledger
     return Failed(
@@ -136,17 +151,21 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
         return looked
     settled, ledger = looked
     so_far.ledger = ledger
-    if not unasked and (not ledger.sent or work.force or work.new or work.aim is not Aim.DELIVER):
+    if not unasked and (
+        not ledger.sent or work.force or work.new or work.move or work.aim is not Aim.DELIVER
+    ):
         with contextlib.suppress(OSError):
             if (path / "results.csv").lstat().st_size:  # then there is something to send, or to read back
                 work.sink.begin()
     run = scan(path, work.now(), work.stale_after, work.follow)
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)
-    planned = plan(run, work.wishes)
+    so_far.wanted = work.wanted or Wanted.restored(_of_run(ledger, run_key(run)).wanted)
+    run = with_further(run, so_far.wanted.further(work.follow))
+    planned = so_far.wanted.chosen(plan(run, work.wishes), run, work.wishes.rules)
     if not work.new and work.task_id is None:
-        planned, so_far.notes = _as_made(planned, ledger, work.wishes)
-    so_far.facts = facts_of(run, planned, work.wishes)
+        planned, so_far.notes = as_made(planned, ledger, work)
+    so_far.facts = _with_left_out(facts_of(run, planned, work.wishes), ledger, planned)
     so_far.links = tuple(notes(run.places))
     unread, live = unreadable(path, run.places), run.state is RunState.LIVE
     if unread is not None and live:  # which is looked at again anyway, and must be kept alive
@@ -154,6 +173,15 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
     else:
         so_far.unread = unread
     return _Looked(planned, settled, live, run.again, so_far.links)
+
+
+def _of_run(ledger: Ledger, key: str) -> Ledger:
+    """Give a ledger, or an empty one where it is of another training in the same directory."""
+    return ledger if ledger.run == key else Ledger(run=key)
+
+
+def _with_left_out(facts: Facts, ledger: Ledger, planned: Plan) -> Facts:
+    return replace(facts, without=tuple(in_words(ledger.left_out(planned))))
 
 
 def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Generator[Outcome, None, Outcome]:
@@ -191,7 +219,7 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
 def _kept_alive(path: Path, known: Live, work: Work, so_far: _SoFar) -> bool:
     """Ping a live run's task, so that it goes on, where that is all there is to do; else False."""
     again = known.outcome.again
-    same = settled_stamp(listing(path, work.follow), work.asked) == known.settled
+    same = _stamp(path, work, work.wanted or Wanted()) == known.settled
     sink = work.sink()
     if not same or (again is not None and work.now() >= again) or not isinstance(sink, Reminder):
         return False
@@ -219,7 +247,9 @@ def _prove(path: Path, looked: _Looked, settled: str | None, work: Work) -> Verd
     there = work.ledgers.load(path)
     ours = there.run == looked.planned.key and there.server == work.sink().server
     ledger = there if ours else Ledger()
-    verdict = sink.verify(looked.planned, path, ledger.task, ledger.copy)
+    # what was sent before it was left out is compared, and all where another server was told what is wanted
+    unwanted = ledger.left_out(looked.planned) if ours or work.wanted is not None else frozenset()
+    verdict = sink.verify(replace(looked.planned, unwanted=unwanted), path, ledger.task, ledger.copy)
     verdict = replace(verdict, unsent=ledger.task is not None and bool(ledger.pending(looked.planned)))
     if ledger.task is not None and verdict.task_id != ledger.task:
         # the task was deleted, whatever there is instead: nothing that was acknowledged is there any more
@@ -259,7 +289,7 @@ def facts_of(run: Run, planned: Plan, wishes: Wishes) -> Facts:
         latest=metric[2] if metric else None,
         fitness=max(fitness, default=None),
         curve=tuple(float(f"{value:.4g}") for value in _evenly(fitness, _CURVE)),
-        events=acknowledged(planned.reports).events,
+        events=acknowledged(planned.wanted).events,
         missing=planned.missing,
         left_out=left_out(run.places),
     )
@@ -270,21 +300,6 @@ def _evenly(values: Sequence[float], most: int) -> Sequence[float]:
     if len(values) <= most:
         return values
     return [values[round(n * (len(values) - 1) / (most - 1))] for n in range(most)]
-
-
-def _as_made(planned: Plan, ledger: Ledger, wishes: Wishes) -> tuple[Plan, tuple[str, ...]]:
-    """A task keeps the project, name and tags it was made with; a note where others are wished for."""
-    made = Facts.restored(ledger.facts)
-    if ledger.run != planned.key or ledger.task is None or made.project is None or made.name is None:
-        return planned, ()
-    kept = replace(planned, project=made.project, name=made.name, tags=made.tags)
-    if kept == planned or wishes == Wishes(rules=wishes.rules):
-        return kept, ()
-    note = (
-        f"ClearML holds this run already, as {made.name!r} in {made.project!r}, and it is left there:"
-        " --project, --name and --tags are for a task that is made; --new makes one."
-    )
-    return kept, (note,)
 
 
 @contextlib.contextmanager
@@ -308,14 +323,15 @@ def _deliver(
     so_far: _SoFar,
 ) -> Generator[Outcome, None, Delivered | UpToDate]:
     # another training, in the same directory before this one, may have written the ledger there is
-    ledger = held.ledger if held.ledger.run == planned.key else Ledger(run=planned.key)
+    empty = Ledger(run=planned.key, wanted=so_far.wanted.stored())
+    ledger = replace(held.ledger, wanted=empty.wanted) if held.ledger.run == planned.key else empty
     if work.task_id not in (None, ledger.task):
-        ledger = Ledger(run=planned.key)
+        ledger = empty
     # a --new that was killed goes on with what it had begun: run again, it must not make one task more
     anew = work.new and not ledger.anew
-    pending = planned.reports if work.force or anew else ledger.pending(planned)
+    pending = planned.wanted if work.force or anew else ledger.pending(planned)
     so_far.ledger, so_far.pending = ledger, acknowledged(pending).events
-    if pending or alive or ledger.configured != work.server_hint:
+    if pending or alive or work.move or ledger.configured != work.server_hint:
         sink = work.sink()
         server = sink.server
         elsewhere = server is not None and server != ledger.server
@@ -323,10 +339,18 @@ def _deliver(
             # a server that was set up anew, or is at the end of a tunnel, may have the address of another
             elsewhere = not sink.has(ledger.task)
         if elsewhere:
-            ledger, pending = Ledger(server=server, run=planned.key), planned.reports
+            ledger, pending = replace(empty, server=server), planned.wanted
             anew = work.new
         if ledger.configured != work.server_hint:  # nobody has read anything back from here
             ledger = replace(ledger, configured=work.server_hint, verified=None)
+    moved = None
+    if work.move:
+        before = ledger
+        ledger, moved = put_in_place(planned, ledger, so_far.facts, work)
+        if ledger.task != before.task:  # it is not in ClearML any more
+            pending = planned.wanted
+        elif ledger != before:
+            held.save(ledger)
     if pending or alive:
         if anew:
             copy = os.urandom(4).hex()
@@ -337,7 +361,8 @@ def _deliver(
             work.sink().open(planned, path, ledger.task, ledger.copy, work.task_id) as delivery,
         ):
             if delivery.fresh:
-                ledger, pending = replace(ledger, sent={}), planned.reports
+                ledger, pending = replace(ledger, sent={}), planned.wanted
+            so_far.facts = _with_left_out(so_far.facts, ledger, planned)
             # what was sent before has changed on disk since, and so it goes over what ClearML holds
             over = {report.key for report in pending} if work.force else set(ledger.sent)
             facts = so_far.facts.stored()
@@ -365,16 +390,17 @@ def _deliver(
                         so_far.notes += (step.text,)
                     case Revived():
                         so_far.revived = True
-    asked = ledger.configured != held.ledger.configured
+    asked = (ledger.configured, ledger.wanted) != (held.ledger.configured, held.ledger.wanted)
     pinged = alive and not pending and work.silence is not None  # see `_needs_ping`
     if ledger.anew or asked or pinged or (settled is not None and ledger.settled != settled):
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
         notes = so_far.notes if settled is not None else ()  # or it would be repeated at every look
+        notes = notes if moved is None else (*planned.notes, *so_far.notes, moved)
         task, url = ledger.task, ledger.url
         return UpToDate(path, so_far.facts, task, url, notes=notes, revived=so_far.revived)
     sent = (so_far.events, so_far.files, so_far.size)
-    all_notes = (*planned.notes, *so_far.notes)
+    all_notes = (*planned.notes, *so_far.notes, *filter(None, [moved]))
     return Delivered(
         path, so_far.facts, ledger.task or "", ledger.url, *sent, all_notes, revived=so_far.revived
     )

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from ..replay.parameters import COMPARED
 from ..replay.rules import Wishes
+from ..replay.wanted import Wanted
 from .ledger import Ledgers
 from .outcomes import UpToDate
 from .sinks import Sink
@@ -84,9 +86,11 @@ class Work:
     ledgers: Ledgers
     server_hint: str  # changes when the server may have; known without asking the sink
     wishes: Wishes = field(default_factory=Wishes)
+    wanted: Wanted | None = field(default_factory=Wanted)  # None: as the ledger remembers it
     stale_after: float | None = None  # seconds; None: see scan.scan
     force: bool = False  # send everything again, into the same task
     new: bool = False  # make a new task
+    move: bool = False  # put a task that is there where the wishes say
     aim: Aim = Aim.DELIVER
     task_id: str | None = None  # complete this task, whoever made it
     follow: tuple[Path, ...] = ()  # real paths of folders that a link in a run may lead into
@@ -96,7 +100,8 @@ class Work:
     asked: str = field(init=False)  # all that a plan depends on beside the run, in words
 
     def __post_init__(self) -> None:
-        self.asked = repr((self.wishes, self.stale_after))  # what is followed shows in the listing
+        # what is followed shows in the listing; and a run that was settled without a property is not, with it
+        self.asked = repr((self.wishes, self.stale_after, *COMPARED))
 
 
 @dataclass(frozen=True, slots=True)

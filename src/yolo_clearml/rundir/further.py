@@ -1,0 +1,243 @@
+"""Files of a run that the callback does not report and a person asks for: more models, and any other."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import RunUnreadable
+from ..events import FileStamp, ModelFile, RunState
+from .choice import NO_FILE, FileChoice
+from .contents import read_weights
+from .exports import epoch_of, model_file
+from .files import open_regular, place_of, raise_unless_judged
+from .listing import Listed, list_entry, list_link, parted
+from .places import Earlier, LfsPointer, Place, Torn, Unreadable, described, small_file
+from .places import follow as follow_link
+from .run import Run
+
+_MOST_MEMBERS = 10_000  # files in an exported model; TensorFlow's has about ten
+_MOST_ARTIFACTS = 1000  # of a run; its task lists them all in one document, of 16 MiB at the most
+_OURS = ".yolo-clearml.json"  # how the names of the ledger and of what it is written to begin
+_NEVER = ".git"  # a folder of this name is not looked into: it may hold keys, and is no run's
+_CHUNK = 2**20  # bytes read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """Which files beyond those that every run is read with."""
+
+    models: frozenset[ModelFile] = frozenset()
+    follow: tuple[Path, ...] = ()  # real paths of folders that a link may lead into
+    artifacts: FileChoice = NO_FILE
+
+    def listed(self, path: Path) -> tuple[Listed, ...]:
+        """List all of them; what changes nothing here changes nothing of what is sent of them."""
+        return (*self.models_listed(path), *self.artifacts_listed(path))
+
+    def concerns(self, name: str) -> bool:
+        """Return whether a file of this name, relative to the run directory, may be one of them."""
+        return model_file(name) in self.models or (bool(self.artifacts.patterns) and not _is_ours(name))
+
+    def artifacts_listed(self, path: Path) -> tuple[Listed, ...]:
+        """List the files that are asked for as artifacts, sorted by name; one more than are sent at the most.
+
+        A link is listed where `listing` would, never what is behind one of a folder. What cannot be listed
+        is listed as that.
+        """
+        if not self.artifacts.patterns:
+            return ()
+        found: list[Listed] = []
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(path / folder) as entries:
+                    for entry in entries:
+                        name = f"{folder}{entry.name}"
+                        if entry.is_dir(follow_symlinks=False):
+                            folders += [f"{name}/"] if entry.name != _NEVER else []
+                        elif not _is_ours(entry.name) and self.artifacts.takes(name):
+                            list_entry(path, entry, name, self.follow, found)
+            except OSError as cause:
+                found.append((folder.rstrip("/") or ".", 0, 0, Unreadable(cause.strerror or str(cause))))
+        return tuple(sorted(found, key=lambda each: each[0])[: _MOST_ARTIFACTS + 1])
+
+    def models_listed(self, path: Path) -> tuple[Listed, ...]:
+        """List them, sorted by name; those of a folder one by one. Links are followed as `listing` does."""
+        if not self.models & {ModelFile.PERIODIC, ModelFile.EXPORTS}:
+            return ()
+        found: list[Listed] = []
+        behind = (path / "weights").is_symlink()
+        if behind and (not self.follow or follow_link(path / "weights", self.follow) is None):
+            return ()  # that it is a link, the run's own listing has
+        # an error the run's own listing meets too
+        with contextlib.suppress(OSError), os.scandir(path / "weights") as entries:
+            for entry in entries:
+                name = f"weights/{entry.name}"
+                if model_file(name) in self.models - {ModelFile.BEST, ModelFile.LAST}:
+                    self._list(path, entry, name, behind, found)
+        return tuple(sorted(found))
+
+    def _list(
+        self, path: Path, entry: os.DirEntry[str], name: str, behind: bool, found: list[Listed]
+    ) -> None:
+        if not entry.is_dir(follow_symlinks=False):
+            _list_one(path, entry, name, behind, self.follow, found)
+            return
+        folders, count = [name], 0
+        while folders and count <= _MOST_MEMBERS:
+            folder = folders.pop()
+            try:
+                with os.scandir(path / folder) as entries:
+                    for inner in entries:
+                        below = f"{folder}/{inner.name}"
+                        if inner.is_dir(follow_symlinks=False):
+                            folders.append(below)
+                        else:
+                            count += 1
+                            _list_one(path, inner, below, behind, self.follow, found)
+            except OSError as cause:
+                found.append((folder, 0, 0, Unreadable(cause.strerror or str(cause))))
+
+
+def _list_one(
+    path: Path,
+    entry: os.DirEntry[str],
+    name: str,
+    behind: bool,
+    follow: Sequence[Path],
+    found: list[Listed],
+) -> None:
+    if behind:
+        list_link(path, name, follow, found)
+    else:
+        list_entry(path, entry, name, follow, found)
+
+
+def with_further(run: Run, further: Further) -> Run:
+    """Add to a run the files that are asked for, once its training has ended; those left out with why."""
+    if run.state is RunState.LIVE:
+        return run
+    run = _with_models(run, further.models_listed(run.path))
+    return _with_artifacts(run, further.artifacts_listed(run.path))
+
+
+def _is_ours(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(_OURS)
+
+
+def _with_artifacts(run: Run, listed: Sequence[Listed]) -> Run:
+    if not listed:
+        return run
+    stamps, places = parted(listed[:_MOST_ARTIFACTS])
+    if len(listed) > _MOST_ARTIFACTS:
+        more = f"beyond the first {_MOST_ARTIFACTS:,} artifacts; what comes after it is not sent either"
+        places[listed[-1][0]] = Torn(more)
+    files: dict[str, FileStamp] = {}
+    for name, stamp in stamps.items():
+        if name != name.encode("utf-8", "replace").decode():
+            places[name] = Torn("its name is no text")
+            continue
+        pointer = small_file(*place_of(run.path, stamp))
+        if isinstance(pointer, LfsPointer):
+            places[name] = pointer
+            continue
+        try:
+            files[name] = replace(stamp, content=_sha256(run.path, stamp))
+        except RunUnreadable as error:
+            places[name] = _unreadable(error)
+    return _with_places(replace(run, artifacts=files), places)
+
+
+def _with_places(run: Run, places: Mapping[str, Place]) -> Run:
+    fresh = {name: place for name, place in places.items() if name not in run.places}
+    unfit = (f"{name}: {described(place)}" for name, place in fresh.items())
+    return replace(run, places={**run.places, **fresh}, unfit=tuple(sorted({*run.unfit, *unfit})))
+
+
+def _with_models(run: Run, listed: Sequence[Listed]) -> Run:
+    if not listed:
+        return run
+    stamps, places = parted(listed)
+    files: dict[str, FileStamp] = {}
+    for name, members in _grouped(stamps).items():
+        inside = [other for other in places if other == name or other.startswith(f"{name}/")]
+        if inside:
+            continue  # named one by one: half of a model is none
+        whole = FileStamp(name, sum(m.size for m in members), max(m.mtime_ns for m in members))
+        stamp = replace(whole, members=tuple(members)) if members[0].name != name else members[0]
+        judged = _judged(run, stamp)
+        if isinstance(judged, FileStamp):
+            files[name] = judged
+        else:
+            places[name] = judged
+    return _with_places(replace(run, files={**run.files, **files}), places)
+
+
+def _grouped(stamps: Mapping[str, FileStamp]) -> dict[str, list[FileStamp]]:
+    """Collect the files of each model: of a folder all that lie below it."""
+    models: dict[str, list[FileStamp]] = {}
+    for name, stamp in stamps.items():
+        models.setdefault("/".join(name.split("/")[:2]), []).append(stamp)
+    return models
+
+
+def _judged(run: Run, stamp: FileStamp) -> FileStamp | Place:
+    """Give a model with its content, or what it is in its place."""
+    if len(stamp.members) > _MOST_MEMBERS:
+        return Torn(f"a folder of more than {_MOST_MEMBERS:,} files")
+    if run.since is not None and stamp.mtime_ns < run.since:
+        return Earlier()
+    if epoch_of(stamp.name) is not None:
+        torn = read_weights(run.path, {stamp.name: stamp}, (stamp.name,))[1]
+        if torn:
+            return torn[stamp.name]
+    elif not stamp.members and (found := small_file(*place_of(run.path, stamp))) is not None:
+        return found
+    try:
+        digest = _digest(run.path, stamp)
+    except RunUnreadable as error:
+        return _unreadable(error)
+    return replace(stamp, content=digest)
+
+
+def _unreadable(error: RunUnreadable) -> Unreadable:
+    return Unreadable(getattr(error.__cause__, "strerror", None) or str(error.__cause__))
+
+
+def _sha256(path: Path, stamp: FileStamp) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces(path, stamp):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _digest(path: Path, stamp: FileStamp) -> str:
+    """Digest every byte, for but a checkpoint's end states nothing of the rest: 16 hex digits.
+
+    Raises RunUnreadable where it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for member in stamp.members or (stamp,):
+        digest.update(f"{member.name}\0{member.size}\0".encode("utf-8", "surrogateescape"))
+        for piece in _pieces(path, member):
+            digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def _pieces(path: Path, stamp: FileStamp) -> Iterator[bytes]:
+    root, name = place_of(path, stamp)
+    try:
+        with open_regular(root, name) as file:
+            while piece := file.read(_CHUNK):
+                yield piece
+    except OSError as cause:
+        raise_unless_judged(root / name, cause)
+
+
+NOTHING = Further()  # beyond those files
