@@ -13,7 +13,7 @@ import pytest
 from conftest import Doubles, MakeRun
 from double import Altered, ClearMLDouble, Status
 from killing import WHEN, killed_at_request
-from live import expected, tell
+from live import expected, report_live
 from uploading import end_state, fails, upload
 
 from yolo_clearml.replay.placeholders import Template, template
@@ -173,7 +173,7 @@ def test_a_run_that_clearml_has_not_is_made_there(server: ClearMLDouble, make_ru
 
 
 def test_a_task_that_was_deleted_is_made_again(server: ClearMLDouble, run: Path, task: str) -> None:
-    """It is looked for, so nobody is told that it is where it is not."""
+    """It is looked for, so no message says that it is where it is not."""
     server.ask("tasks.delete", task=task, force=True)
     outcome = move(run)
     assert isinstance(outcome, Delivered), fails([outcome])
@@ -223,7 +223,7 @@ def test_an_archived_one_stays(server: ClearMLDouble, run: Path, task: str) -> N
 def test_one_that_the_callback_reported_is_marked_and_goes(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Without a mark no later upload would know it; with it, it has no twin."""
     run = make_run("v8.4.190-detect")
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     outcome = move(run)
     assert isinstance(outcome, (Delivered, UpToDate)), fails([outcome])
     assert THERE == Wishes(*whereabouts(server, live))
@@ -236,7 +236,7 @@ def test_one_that_the_callback_reported_is_marked_and_goes(server: ClearMLDouble
 def test_one_that_was_published_before_it_was_known_stays(server: ClearMLDouble, make_run: MakeRun) -> None:
     """It takes no mark, so it would be lost."""
     run = make_run("v8.4.190-detect")
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     server.tasks[live]["status"] = "published"
     state = end_state(server)
     outcome = move(run)

@@ -107,7 +107,7 @@ def test_a_model_is_known_by_its_name(
 
 @pytest.mark.parametrize("kind", sampled(ModelFile, (ModelFile.EXPORTS,).__contains__))
 def test_each_kind_is_sent_by_itself(server: ClearMLDouble, many_models: Path, kind: ModelFile) -> None:
-    """Under names of their own; status and verify know it without being told; nothing is sent twice."""
+    """Under names of their own; status and verify know it by themselves; nothing is sent twice."""
     wanted = Wanted(models=frozenset({kind}))
     (outcome,) = upload([many_models], wanted=wanted)
     assert isinstance(outcome, Delivered)
