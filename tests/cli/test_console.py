@@ -356,7 +356,8 @@ def test_plain_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     plain_lines([done, unreachable("a"), unreachable("b")], quiet=True)
     assert (
         "",
-        "a: failed: ClearML refuses the connection. Check that it is up; then run again.\n"
+        "a: failed: ClearML refuses the connection. Check that it is up; then run again."
+        " 'yolo-clearml doctor' shows where it fails.\n"
         "b: failed for the same reason\n",
     ) == capsys.readouterr()
 
@@ -403,7 +404,8 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("has no checkpoint yet", "Wait.") == (lines[0]["reason"], lines[0]["hint"])
     assert ("live", 7, "name", 0) == tuple(lines[2][key] for key in ("state", "epochs", "name", "events"))
     assert "ClearML refuses the connection." == lines[3]["reason"]
-    assert "Check that it is up; then run again." == lines[3]["hint"]
+    doctor = "'yolo-clearml doctor' shows where it fails."
+    assert f"Check that it is up; then run again. {doctor}" == lines[3]["hint"]
 
 
 def test_json_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,6 +132,15 @@ def test_what_is_as_it_was_is_silence(reader: Reader) -> None:
     assert ([], []) == reader.reads(*silent, *silent)
 
 
+def test_verbose_names_what_is_not_on_disk_once(reader: Reader) -> None:
+    """As --help promises: a trainer's clock that is off matters most while a run is followed."""
+    lacking = replace(facts(), missing=("the clock", "a.png: torn"), left_out=("a.png: torn",))
+    outcomes = [replace(delivered("runs/a", epochs), facts=lacking) for epochs in (3, 4)]
+    assert [] == reader.reads(*outcomes)[1]
+    reader.watches(verbose=True)
+    assert ["runs/a: not on disk: the clock", "runs/a: not sent: a.png: torn"] == reader.reads(*outcomes)[1]
+
+
 def test_verbose_prints_more_but_nothing_twice(reader: Reader) -> None:
     """What is up to date and what is skipped, each when it becomes so."""
     reader.watches(verbose=True)

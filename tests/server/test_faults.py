@@ -413,7 +413,7 @@ def test_a_reply_that_drips_is_given_up(
     server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A byte now and then is an answer that never comes: 69 in bounded time."""
-    with odd_server(b"x" * 100_000, pause=0.1) as address:
+    with odd_server(b"x" * 50, pause=0.1) as address:
         monkeypatch.setenv("CLEARML_API_HOST", address)
         outcomes = upload([run], timeout=0.5)
     assert Exit.UNREACHABLE == status_of(outcomes)
