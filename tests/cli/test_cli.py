@@ -38,6 +38,10 @@ OPTIONS = {
     "--name",
     "--tags",
     "--output-uri",
+    "--only",
+    "--without",
+    "--models",
+    "--artifacts",
     "--rules",
     "--offline",
     "--dry-run",
@@ -143,7 +147,7 @@ def test_json_has_one_promised_object_per_run(
 ) -> None:
     """Also for what is skipped and what was up to date; and it is all that stdout holds."""
     make_run("v8.4.190-val")
-    keys = "run name state outcome task_id url epochs events files bytes reason hint missing"
+    keys = "run name state outcome task_id url epochs events files bytes reason hint missing without"
     for outcome in ("delivered", "up-to-date"):
         ended = run_cli("upload", "--json", "runs")
         lines = {line["outcome"]: line for line in map(json.loads, ended.out.splitlines())}
