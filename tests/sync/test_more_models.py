@@ -149,6 +149,10 @@ def test_all_are_sent_with_their_bytes_and_then_mended(server: ClearMLDouble, ma
     assert [] == proved(outcome)
     assert isinstance(outcome, Delivered)
     assert 2 == outcome.files
+    (weights / "best_saved_model" / "saved_model.pb").write_bytes(b"third")
+    (outcome,) = upload([many_models], wanted=ALL)  # nothing but this file shows that something is to do
+    assert isinstance(outcome, Delivered)
+    assert 1 == outcome.files
 
 
 def _iterations(server: ClearMLDouble) -> dict[str, int]:
