@@ -68,8 +68,8 @@ def but_console(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_event_has_its_part() -> None:
-    """Or is what states the run and its end, which are always reported."""
-    always = {events.Properties, events.Status}
+    """Or states the run and its end, which are always reported, or has an option of its own."""
+    always = {events.Properties, events.Status, events.Artifact}
     assert set(get_args(events.Event)) - always == set(events._PARTS)
     assert set(events._PARTS.values()) == set(Part)
 
