@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from conftest import one_in, sampled
 from hostile import CANARY, outside, replace
 from test_files import descriptors
 from test_scan import ENDED, training
@@ -149,7 +150,7 @@ def rows_in(run: Path) -> set[Row]:
     return set(parse(path.read_bytes()).rows) if own else set()
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", sampled(CHANGES, one_in(4)), ids=lambda change: change.__name__)
 def test_a_directory_that_changes_between_any_two_looks(
     change: Callable[[Path], None], fresh: Callable[[], Path]
 ) -> None:

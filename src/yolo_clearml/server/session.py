@@ -5,7 +5,6 @@ The SDK knows the user's setup: configuration, credentials, tokens. Its loops ar
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import jwt
 import requests
 from clearml.backend_api import Session
+from clearml.backend_api.session import session as sdk_session
 from clearml.backend_api.session.defs import (
     ENV_ACCESS_KEY,
     ENV_API_DEFAULT_REQ_METHOD,
@@ -29,6 +29,9 @@ from clearml.backend_api.session.defs import (
 )
 from clearml.backend_api.session.session import LoginError
 from clearml.backend_api.utils import get_http_session_with_retry
+from clearml.backend_config import config as sdk_config
+from clearml.backend_config import environment as sdk_environment
+from clearml.backend_config import utils as sdk_utils
 from clearml.backend_config.defs import LOCAL_CONFIG_FILE_OVERRIDE_VAR, LOCAL_CONFIG_FILES
 from clearml.backend_config.errors import ConfigurationError
 from clearml.config import config_obj
@@ -215,10 +218,20 @@ def connect(patiently: Patience) -> BoundedSession:
             "Unset it, or write sessions with --offline DIR.",
         )
     host = public_address(configured_host())
-    with contextlib.redirect_stdout(sys.stderr):
-        session = patiently(lambda: log_in(patiently, host))
+    _print_to_stderr()
+    session = patiently(lambda: log_in(patiently, host))
     log_to_stderr()
     return session
+
+
+def _print_to_stderr() -> None:
+    """Let what the SDK prints while it logs in go to stderr, and nobody else's.
+
+    For as long as a server is waited for, `contextlib.redirect_stdout` would lead there what other threads
+    print as well: the lines of runs that have failed meanwhile.
+    """
+    for module in (sdk_session, sdk_config, sdk_environment, sdk_utils):
+        vars(module)["print"] = lambda *what, **how: print(*what, **{"file": sys.stderr, **how})  # noqa: T201
 
 
 def log_in(patiently: Patience, host: str) -> BoundedSession:
