@@ -356,3 +356,17 @@ def test_killed_at_every_request_and_run_again(
             there = FileLedgers().load(run)
             assert ("Lab/Moved", "shapes") == (there.facts["project"], there.facts["name"])
     assert number > 7
+
+
+def test_a_copy_of_a_run_that_is_wished_elsewhere_is_left_where_it_is(
+    server: ClearMLDouble, run: Path, tmp_path: Path
+) -> None:
+    """No ledger knew it: the note comes at the first upload, and what is remembered is where the task is."""
+    copied = shutil.copytree(run, tmp_path / "copy" / run.name)
+    (copied / LEDGER_NAME).unlink()
+    (outcome,) = upload([copied], wishes=THERE)
+    assert isinstance(outcome, Delivered)
+    assert [True] == ["it is left there" in note for note in outcome.notes]
+    assert ("Ultralytics", "train") == (outcome.facts.project, outcome.facts.name)
+    assert ("Ultralytics", "train") == whereabouts(server, outcome.task_id)
+    assert 1 == len(server.tasks)

@@ -100,6 +100,9 @@ class Parcel:
     url: str | None
     fresh: bool
 
+    def found_in(self) -> None:
+        return None
+
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         self.opened.keys, self.opened.over = [], set(over)
         self.opened.known = FileLedgers().load(self.root)

@@ -54,7 +54,9 @@ class Shard:
         return int.from_bytes(hashlib.sha256(same).digest()[:8], "big") % self.of == self.part - 1
 
 
-_SHARD_FORM = "Write I/N, counted from 1, as 1/4 to 4/4; a shell's variable in it that is not set is nothing."
+_SHARD_FORM = (
+    "Write I/N, counted from 1, as 1/4 to 4/4; a variable of the shell in it that is not set counts as empty."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,12 @@ class TaskDelivery:
         """Where a person sees the task; None where nobody can."""
         return self._api.task_url(project_of(self._task), self.task_id)
 
+    def found_in(self) -> tuple[str | None, str] | None:
+        """Give the project and name of the task, where it was there before."""
+        home = project_of(self._task)
+        named = None if self._made or home is None else reader.project_called(self._api, home)
+        return None if self._made else (named, str(self._task["name"]))
+
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send reports in order, the events of many in one request."""
         yield from map(Noted, self._notes)

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,6 +43,7 @@ from .session import (
 
 _CONFIGURATION, _API, _CREDENTIALS = "configuration", "API server", "credentials"
 _CLOCK, _FILES, _PLOTS, _MODELS = "clock", "file server", "plots", "model storage"
+_NAMED_BY = "CLEARML_API_HOST names it, or api.api_server in clearml.conf; where neither does, it is https://api.clear.ml."
 _APART = 60.0  # seconds that two clocks may be apart; S3 refuses requests at 15 minutes
 _CONTENT = b"Written by 'yolo-clearml doctor' to see whether files arrive here; it can be deleted.\n"
 
@@ -70,7 +72,7 @@ def connection(output_uri: str | None, timeout: float, stop: threading.Event) ->
         return
     except YoloClearmlError as error:
         yield from _configured(host)
-        yield failed(_API, error)
+        yield replace(failed(_API, error), hint=f"{error.hint} {_NAMED_BY}")
         yield from (not_checked(name, "The API server is not reached.") for name in after[1:])
         return
     yield from _configured(host)
@@ -193,11 +195,14 @@ def _clock(ahead: float | None) -> Check:
 
 
 def _storages(api: Api, output_uri: str | None) -> Iterator[Check]:
-    yield _round_trip(api, _FILES, Destination(api.files_host, FILES_SERVER))
+    files = _round_trip(api, _FILES, Destination(api.files_host, FILES_SERVER))
+    yield files
     if api.plots_host != api.files_host:
         yield _round_trip(api, _PLOTS, Destination(api.plots_host, PLOTS_SERVER))
     models = by_default(api, output_uri, None)
-    if models.address.rstrip("/") == api.files_host:
+    if models.address.rstrip("/") == api.files_host and files.finding is Finding.FAILED:
+        yield not_checked(_MODELS, "Models go to the file server, which has failed.")
+    elif models.address.rstrip("/") == api.files_host:
         yield fine(_MODELS, "Models go to the file server, where no task or project names another place.")
     else:
         yield _round_trip(api, _MODELS, models)

@@ -126,6 +126,9 @@ class _Session:
     fresh: bool = True  # a session holds nothing before it is written
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # of plots by place, in pixels
 
+    def found_in(self) -> None:
+        """No: the task is made when the session is imported."""
+
     @property
     def task_id(self) -> str:
         """An id in the style of the SDK's own offline tasks; the importer replaces it by a true one."""

@@ -9,7 +9,7 @@ from ..events import Plan
 from ..replay.rules import Wishes
 from .ledger import Ledger
 from .outcomes import Facts
-from .sinks import Mover
+from .sinks import Delivery, Mover
 from .work import Work
 
 
@@ -27,12 +27,29 @@ def as_made(planned: Plan, ledger: Ledger, work: Work) -> tuple[Plan, tuple[str,
         return replace(kept, project=project, name=made.name if wishes.name is None else planned.name), ()
     if kept == planned or wishes == Wishes(rules=wishes.rules):
         return kept, ()
-    note = (
-        f"ClearML holds this run already, as {made.name!r} in {made.project!r}, and it is left there:"
+    return kept, (_left_there(made.project, made.name),)
+
+
+def _left_there(project: str | None, name: str) -> str:
+    return (
+        f"ClearML holds this run already, as {name!r} in {project!r}, and it is left there:"
         " --project, --name and --tags are for a task that is made. 'upload --move' gives it another project"
         " or name, --new makes another."
     )
-    return kept, (note,)
+
+
+def as_found(delivery: Delivery, facts: Facts, work: Work) -> tuple[Facts, str | None]:
+    """Give the facts with the project and name of a task that no ledger knew; a note where others are wished.
+
+    As that of a copy of the run, or of a run whose ledger was deleted.
+    """
+    wishes = work.wishes
+    if work.task_id is not None or (wishes.project is None and wishes.name is None):
+        return facts, None
+    found = delivery.found_in()
+    if found is None or found == (facts.project, facts.name):
+        return facts, None
+    return replace(facts, project=found[0], name=found[1]), _left_there(*found)
 
 
 def put_in_place(planned: Plan, ledger: Ledger, facts: Facts, work: Work) -> tuple[Ledger, str | None]:

@@ -72,6 +72,9 @@ class Delivery(Protocol):
     def fresh(self) -> bool:
         """Not the task the ledger knows, or reset since: it holds nothing the ledger may count on."""
 
+    def found_in(self) -> tuple[str | None, str] | None:
+        """Give the project and name of a task that was there before; None where it was made just now."""
+
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send the reports in order; each is acknowledged once, after everything in it has arrived.
 
@@ -200,6 +203,9 @@ class _Recording:
     task_id: str
     url: str | None = None
     fresh: bool = False
+
+    def found_in(self) -> None:
+        """Nobody has looked."""
 
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         self._sink.recorded[self._root] = (self._plan, tuple(reports))

@@ -29,7 +29,7 @@ from ..rundir.run import NotARun, Run
 from ..rundir.scan import scan
 from .ledger import Held, Ledger, settled_stamp
 from .outcomes import Delivered, Facts, Failed, Outcome, Pending, Progress, Skipped, Started, UpToDate
-from .placing import as_made, put_in_place
+from .placing import as_found, as_made, put_in_place
 from .sinks import Acknowledged, Noted, Prover, Reminder, Revived, Sent, acknowledged
 from .verdict import Verdict
 from .work import Aim, Live, Work
@@ -362,6 +362,8 @@ def _deliver(
         ):
             if delivery.fresh:
                 ledger, pending = replace(ledger, sent={}), planned.wanted
+                so_far.facts, left_there = as_found(delivery, so_far.facts, work)
+                so_far.notes += (left_there,) if left_there else ()
             so_far.facts = _with_left_out(so_far.facts, ledger, planned)
             # what was sent before has changed on disk since, and so it goes over what ClearML holds
             over = {report.key for report in pending} if work.force else set(ledger.sent)
