@@ -294,12 +294,14 @@ def test_a_wrong_value_is_named_where_it_stands(
     run_cli: Run, small: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """In a variable that nobody sees, or on the command line."""
-    assert "for '--stale-after'" in run_cli(command, "--stale-after", "soon", "runs").err
-    monkeypatch.setenv("YOLO_CLEARML_STALE_AFTER", "soon")
+    option = "--timeout" if command == "doctor" else "--stale-after"
+    variable = f"YOLO_CLEARML_{option[2:].replace('-', '_').upper()}"
+    assert f"for '{option}'" in run_cli(command, option, "soon", "runs").err
+    monkeypatch.setenv(variable, "soon")
     ended = run_cli(command, "runs")
     assert (2, "") == (ended.status, ended.out)
-    assert "Invalid value for YOLO_CLEARML_STALE_AFTER: " in ended.err
-    assert "--stale-after" not in ended.err
+    assert f"Invalid value for {variable}: " in ended.err
+    assert option not in ended.err
 
 
 def test_a_run_that_another_one_works_on_can_be_looked_at(run_cli: Run, small: Path) -> None:

@@ -364,7 +364,7 @@ def test_plain_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 # -- JSON ------------------------------------------------------------------------------------------------
 
-KEYS = "run,name,state,outcome,task_id,url,epochs,events,files,bytes,reason,hint,missing"
+KEYS = "run,name,state,outcome,task_id,url,epochs,events,files,bytes,reason,hint,missing,without"
 
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -400,6 +400,7 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "reason": "A note.",
         "hint": None,
         "missing": ["model/GFLOPs"],
+        "without": [],
     } == lines[1]
     assert ("has no checkpoint yet", "Wait.") == (lines[0]["reason"], lines[0]["hint"])
     assert ("live", 7, "name", 0) == tuple(lines[2][key] for key in ("state", "epochs", "name", "events"))

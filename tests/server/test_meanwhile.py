@@ -153,7 +153,12 @@ def test_a_model_that_another_uploader_made_a_moment_before_is_kept(
     (run / LEDGER_NAME).unlink()
     entry = {name: model[name] for name in ("name", "uri", "task", "project", "labels")}
     made: list[str] = []
-    before_first(server, "models.create", lambda: made.append(server.ask("models.create", **entry)["id"]))
+
+    def make() -> None:
+        made.append(server.ask("models.create", **entry)["id"])
+        server.models[made[-1]]["created"] = model["created"]  # of one millisecond, their ids would decide
+
+    before_first(server, "models.create", make)
     delivered(run)
     assert made == list(server.models)
     assert made == [each["model"] for each in server.tasks[task]["models"]["output"]]

@@ -68,7 +68,7 @@ def _path(metavar: str) -> Any:
 
 
 Paths = Annotated[list[Path], _path("PATH")]
-AnyPaths = Annotated[list[Path] | None, _path("[PATH]")]
+AnyPaths = Annotated[list[Path] | None, _path("PATH")]
 Roots = Annotated[list[Path], _path("ROOT")]
 
 # -- which runs ---------------------------------------------------------------------------------------
