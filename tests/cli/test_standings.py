@@ -172,7 +172,7 @@ def test_json_is_one_object_per_run_with_what_more_is_known(capsys: pytest.Captu
     """The promised keys of an upload and four more; what is unknown is null."""
     write_json(ALL)
     lines = {Path(line["run"]).name: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
-    keys = "run name state outcome task_id url epochs events files bytes reason hint missing"
+    keys = "run name state outcome task_id url epochs events files bytes reason hint missing without"
     assert {f"{keys} pending of_epochs fitness curve"} == {" ".join(line) for line in lines.values()}
     expected = {
         "val": ("skipped", None, 0, None, None),

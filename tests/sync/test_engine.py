@@ -769,6 +769,7 @@ FACTS = Facts(
     curve=(0.1, 0.2),
     events=7,
     missing=("a", "b"),
+    without=("model",),
 )
 
 

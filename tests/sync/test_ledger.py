@@ -130,7 +130,7 @@ def test_where_anything_is_pending_so_is_the_status() -> None:
 def test_an_empty_ledger_holds_nothing() -> None:
     """Neither of a server nor of a training; and it is a value, which nobody changes."""
     said = {name: value for name in Ledger.__slots__ if (value := getattr(Ledger(), name)) is not None}
-    assert {"copy": "", "anew": False, "sent": {}, "facts": {}} == said
+    assert {"copy": "", "anew": False, "sent": {}, "facts": {}, "wanted": {}} == said
     with pytest.raises(AttributeError):
         Ledger().task = "5b1e"  # type: ignore[misc]
 
