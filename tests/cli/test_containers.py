@@ -43,6 +43,7 @@ def afresh() -> Iterator[None]:
 HOMES = {
     "unset": None,
     "empty": "",
+    "relative": "home",
     "a file": "{}/file",
     "not there": "{}/nowhere",
     "not to be looked into": "{}/" + "x" * 300,  # by root neither: the name is too long for a look
@@ -80,7 +81,9 @@ def test_a_home_that_is_of_no_use(run_cli: Run, server: ClearMLDouble, run: Path
     assert 1 == len(server.tasks)
 
 
-@pytest.mark.parametrize("home", ["unset", "empty", "a file", "not to be looked into"], indirect=True)
+@pytest.mark.parametrize(
+    "home", ["unset", "empty", "relative", "a file", "not to be looked into"], indirect=True
+)
 def test_such_a_home_and_a_run_that_takes_no_file(
     run_cli: Run, server: ClearMLDouble, run: Path, home: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

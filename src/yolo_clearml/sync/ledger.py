@@ -294,7 +294,7 @@ def _folder_named(chosen: str | None) -> Path:
         folder = user_state_path("yolo-clearml")
     except RuntimeError:  # a user without a home, as a bare number has none
         return HOMELESS
-    # platformdirs 4.0 gives "~" for an unknown home, a name like any other
+    # platformdirs before 4.14 takes a relative HOME, which is another folder from each one that it is run in
     return folder if folder.is_absolute() else HOMELESS
 
 
