@@ -62,6 +62,13 @@ class YoloClearmlError(Exception):
         again.__dict__.update(self.__dict__)
         return again
 
+    def after(self, text: str) -> Self:
+        """Give the same error with a sentence before it, of what was done before it came."""
+        again = self.afresh()
+        again.args = (f"{text} {self}",)
+        again.__cause__ = self.__cause__
+        return again
+
 
 class OurFault(YoloClearmlError):
     """Something happened over one run that nobody foresaw; ``__cause__`` is what."""

@@ -370,3 +370,14 @@ def test_a_copy_of_a_run_that_is_wished_elsewhere_is_left_where_it_is(
     assert ("Ultralytics", "train") == (outcome.facts.project, outcome.facts.name)
     assert ("Ultralytics", "train") == whereabouts(server, outcome.task_id)
     assert 1 == len(server.tasks)
+
+
+def test_a_failure_after_the_move_states_the_move(server: ClearMLDouble, run: Path) -> None:
+    """Of a published task whose ledger is lost: it was moved, and takes nothing."""
+    (task,) = server.tasks
+    server.tasks[task]["status"] = "published"
+    (run / LEDGER_NAME).unlink()
+    outcome = move(run)
+    assert isinstance(outcome, Failed)
+    assert f"{MOVED} The task {task} was published in ClearML, so it is left as it is." == str(outcome.error)
+    assert (THERE.project, THERE.name) == whereabouts(server, task)

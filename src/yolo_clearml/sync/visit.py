@@ -77,6 +77,7 @@ class _SoFar:
     notes: tuple[str, ...] = ()  # that came up while it was looked at and delivered
     unread: RunUnreadable | None = None  # of files that the run has and nobody may read
     revived: bool = False  # as in Delivered
+    moved: str | None = None  # where its task was moved from and to, in a sentence
     wanted: Wanted = field(default_factory=Wanted)  # asked for now, or remembered
     links: tuple[str, ...] = ()  # files that are links or pointers, in sentences
 
@@ -119,6 +120,7 @@ def standing(path: Path, work: Work) -> UpToDate | Pending | Skipped | Failed:
 def _failed(path: Path, error: YoloClearmlError, so_far: _SoFar) -> Failed:
     _drop_frames(error)
     there = os.path.lexists(system.reach(path))
+    error = error if so_far.moved is None else error.after(so_far.moved)
     failure = error if there else RunGone(f"{path} is not there any more.", "Give the path it has now.")
     ledger = so_far.ledger
     return Failed(
@@ -343,10 +345,9 @@ def _deliver(
             anew = work.new
         if ledger.configured != work.server_hint:  # nobody has read anything back from here
             ledger = replace(ledger, configured=work.server_hint, verified=None)
-    moved = None
     if work.move:
         before = ledger
-        ledger, moved = put_in_place(planned, ledger, so_far.facts, work)
+        ledger, so_far.moved = put_in_place(planned, ledger, so_far.facts, work)
         if ledger.task != before.task:  # it is not in ClearML any more
             pending = planned.wanted
         elif ledger != before:
@@ -398,11 +399,11 @@ def _deliver(
         held.save(replace(ledger, settled=settled, anew=False, facts=so_far.facts.stored()))
     if not pending:
         notes = so_far.notes if settled is not None else ()  # or it would be repeated at every look
-        notes = notes if moved is None else (*planned.notes, *so_far.notes, moved)
+        notes = notes if so_far.moved is None else (*planned.notes, *so_far.notes, so_far.moved)
         task, url = ledger.task, ledger.url
         return UpToDate(path, so_far.facts, task, url, notes=notes, revived=so_far.revived)
     sent = (so_far.events, so_far.files, so_far.size)
-    all_notes = (*planned.notes, *so_far.notes, *filter(None, [moved]))
+    all_notes = (*planned.notes, *so_far.notes, *filter(None, [so_far.moved]))
     return Delivered(
         path, so_far.facts, ledger.task or "", ledger.url, *sent, all_notes, revived=so_far.revived
     )
