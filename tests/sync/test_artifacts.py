@@ -195,6 +195,37 @@ def test_what_cannot_be_one_is_named(noted_run: Path, monkeypatch: pytest.Monkey
     assert any("notes/what I saw.txt: beyond the first 1 artifacts" in fact for fact in read.unfit)
 
 
+def test_all_that_are_too_many_are_counted(
+    server: ClearMLDouble, noted_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And named, up to so many as a ledger can name."""
+    monkeypatch.setattr(further, "_MOST_ARTIFACTS", 2)
+    for number in range(6):
+        (noted_run / f"{number}.json").write_text("{}")
+    (outcome,) = upload([noted_run], wanted=named("?.json"))
+    assert isinstance(outcome, Delivered)
+    assert ["0.json", "1.json"] == sorted(held(server))
+    beyond = tuple(f"{number}.json: beyond the first 2 artifacts" for number in range(2, 6))
+    assert beyond == outcome.facts.left_out
+    assert set(beyond) <= set(outcome.facts.missing)
+    monkeypatch.setattr(further, "_MOST_LISTED", 3)
+    read = read_run(noted_run, Options(artifacts=("?.json",)))
+    assert not isinstance(read, NotARun)
+    assert [beyond[0], f"{beyond[1]}; what comes after it is not sent either"] == [*read.unfit]
+
+
+def test_what_is_no_file_and_what_fits_nothing_is_named(noted_run: Path) -> None:
+    """A pattern that takes files out needs to fit none; one whose only file is left out fits that."""
+    os.mkfifo(noted_run / "pipe.json")
+    options = Options(artifacts=("*.nope", "pipe.*", "notes/", "!*.none", "# no pattern"))
+    read = read_run(noted_run, options)
+    assert not isinstance(read, NotARun)
+    assert ("pipe.json: no regular file, so it is not opened",) == read.unfit
+    missing = plan_run(read, options).missing
+    assert ["a file that --artifacts '*.nope' fits"] == [fact for fact in missing if "--artifacts" in fact]
+    assert read.unfit[0] in missing
+
+
 def test_a_live_training_has_none_yet(make_run: MakeRun) -> None:
     options = Options(artifacts=("*.yaml",), stale_after=1e9)
     read = read_run(make_run("v8.4.190-detect-killed"), options)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import shutil
 import zipfile
 from collections.abc import Callable
-from io import BytesIO
+from io import BufferedRandom, BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,30 @@ def _many(weights: Path) -> None:
         (weights / "best_saved_model" / f"{number}").touch()
 
 
+def _no_text(weights: Path) -> None:
+    (weights / "best_saved_model" / os.fsdecode(b"\xff\xfe.bin")).write_bytes(b"1")
+
+
+def _pipe(weights: Path) -> None:
+    (weights / "best.engine").unlink()
+    os.mkfifo(weights / "best.engine")
+
+
+def _pipe_inside(weights: Path) -> None:
+    os.mkfifo(weights / "best_saved_model" / "pipe")
+
+
+def _only_a_pipe(weights: Path) -> None:
+    shutil.rmtree(weights / "best_saved_model")
+    (weights / "best_saved_model").mkdir()
+    _pipe_inside(weights)
+
+
+def _no_member(weights: Path) -> None:
+    shutil.rmtree(weights / "best_saved_model")
+    (weights / "best_saved_model" / "variables").mkdir(parents=True)
+
+
 def _earlier(weights: Path) -> None:
     os.utime(weights / "best.onnx", (1e9, 1e9))
     # where only one training can have been, nothing is of another
@@ -236,6 +261,11 @@ NONE: dict[Callable[[Path], None], tuple[str, str]] = {
     _pointer: ("best-onnx", "a git-LFS pointer"),
     _torn: ("epoch0", "cut short"),
     _many: ("best_saved_model", "a folder of more than 8 files"),
+    _no_text: ("best_saved_model", "best_saved_model: a folder with a file whose name is no text"),
+    _pipe: ("best-engine", "best.engine: no regular file"),
+    _pipe_inside: ("best_saved_model", "best_saved_model/pipe: no regular file"),
+    _only_a_pipe: ("best_saved_model", "best_saved_model/pipe: no regular file"),
+    _no_member: ("best_saved_model", "best_saved_model: a folder without files"),
     _earlier: ("best-onnx", "older than args.yaml"),
 }
 
@@ -273,13 +303,55 @@ def test_links_are_followed_into_the_folders_that_are_named(
 def test_no_room_to_pack_a_folder_is_said(
     server: ClearMLDouble, many_models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The file that is full is named; everything before it is there."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
-    (outcome,) = upload([many_models], wanted=ALL)
+    """The folder is named, all else is there and the task has ended; with room, so is the folder."""
+    with monkeypatch.context() as full:
+        full.setattr("tempfile.tempdir", str(tmp_path / "none"))
+        (outcome,) = upload([many_models], wanted=ALL)
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, Unpackable)
     assert "best_saved_model cannot be packed" in str(outcome.error)
-    assert "best-onnx" in held(server)
+    every = {link for links in LINKS.values() for link in links}
+    assert every - {"best_saved_model"} == held(server).keys()
+    ((_, task),) = server.tasks.items()
+    assert "completed" == task["status"]
+    (standing,) = status([many_models])
+    assert not isinstance(standing, UpToDate)
+    (outcome,) = upload([many_models], wanted=ALL, aim=Aim.DELIVER_AND_VERIFY)
+    assert [] == proved(outcome)
+    assert every == held(server).keys()
+    ((_, task),) = server.tasks.items()
+    assert "completed" == task["status"]
+
+
+class _FullDisk(RawIOBase):
+    """A file that no byte can be written to, as on a full disk."""
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return offset
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_while_a_folder_is_packed_is_said(
+    many_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close the file fails as well, for it writes what is left; that takes the place of no message."""
+    read = read_run(many_models, Options(models=("exports",)))
+    assert not isinstance(read, NotARun)
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: BufferedRandom(_FullDisk()))
+    with pytest.raises(Unpackable, match="cannot be packed: No space left") as error:
+        open_whole(many_models, read.files["weights/best_saved_model"]).__enter__()
+    assert "TMPDIR" in error.value.hint
 
 
 def test_a_packed_folder_is_the_same_bytes_each_time(many_models: Path) -> None:

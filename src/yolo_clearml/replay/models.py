@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..events import Artifact, FileStamp, ModelFile, OutputModel, Plan, Report, RunState
+from ..rundir.choice import FileChoice
 from ..rundir.exports import epoch_of, link_of, model_file
 from ..rundir.places import Earlier, Empty, Torn, described
 from ..rundir.release import Release
@@ -62,8 +63,14 @@ def with_models(planned: Plan, run: Run, rules: Release | None, models: frozense
     )
 
 
-def with_artifacts(planned: Plan, run: Run) -> Plan:
-    """Give a plan with the further files of a run that were asked for, before its end."""
+def with_artifacts(planned: Plan, run: Run, choice: FileChoice) -> Plan:
+    """Give a plan with the further files of a run that were asked for, before its end.
+
+    That a pattern fits no file, sent or left out, is missing of a training that has ended.
+    """
+    if run.state is RunState.LIVE:
+        return planned
+    none = choice.fitting_none((*run.artifacts, *run.places))
     *before, end = planned.reports
     artifacts = (
         Report(
@@ -72,7 +79,11 @@ def with_artifacts(planned: Plan, run: Run) -> Plan:
         )
         for name, stamp in sorted(run.artifacts.items())
     )
-    return replace(planned, reports=(*before, *artifacts, end))
+    return replace(
+        planned,
+        reports=(*before, *artifacts, end),
+        missing=(*planned.missing, *(f"a file that --artifacts {pattern!r} fits" for pattern in none)),
+    )
 
 
 def _report(stamp: FileStamp, name: str, labels: Mapping[str, int], iterations: Iterations) -> Report:

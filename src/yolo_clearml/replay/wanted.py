@@ -49,7 +49,7 @@ class Wanted:
 
     def chosen(self, planned: Plan, run: Run, rules: Release | None) -> Plan:
         """Give the plan of a run with what is wanted; ``rules`` are those it was planned by."""
-        whole = with_artifacts(with_models(planned, run, rules, self.models), run)
+        whole = with_artifacts(with_models(planned, run, rules, self.models), run, self.artifacts)
         return replace(whole, unwanted=self.without)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -119,6 +120,12 @@ class FileChoice:
     def takes(self, name: str) -> bool:
         """Return whether a file is meant, by its name within the run."""
         return bool(self.patterns) and _spec(self.patterns).match_file(name)
+
+    def fitting_none(self, names: Collection[str]) -> tuple[str, ...]:
+        """Give the patterns that mean files and fit none of these, by their names within the run."""
+        specs = {pattern: _spec((pattern,)) for pattern in self.patterns}
+        asking = {name: spec for name, spec in specs.items() if any(each.include for each in spec.patterns)}
+        return tuple(name for name, spec in asking.items() if not any(map(spec.match_file, names)))
 
 
 NO_FILE = FileChoice()

@@ -22,6 +22,9 @@ from .run import Run
 
 _MOST_MEMBERS = 10_000  # files in an exported model; TensorFlow's has about ten
 _MOST_ARTIFACTS = 1000  # of a run; its task lists them all in one document, of 16 MiB at the most
+_MOST_LISTED = (
+    10_000  # of them and of those that are too many, so that the ledger, which names them, stays small
+)
 _OURS = ".yolo-clearml.json"  # how the names of the ledger and of what it is written to begin
 _NEVER = ".git"  # a folder of this name is not looked into: it may hold keys, and is no run's
 _CHUNK = 2**20  # bytes read at a time
@@ -44,7 +47,7 @@ class Further:
         return model_file(name) in self.models or (bool(self.artifacts.patterns) and not _is_ours(name))
 
     def artifacts_listed(self, path: Path) -> tuple[Listed, ...]:
-        """List the files that are asked for as artifacts, sorted by name; one more than are sent at the most.
+        """List the files that are asked for as artifacts, by name; of far too many the first.
 
         A link is listed where `listing` would, never what is behind one of a folder. What cannot be listed
         is listed as that.
@@ -62,10 +65,10 @@ class Further:
                         if entry.is_dir(follow_symlinks=False):
                             folders += [f"{name}/"] if entry.name != _NEVER else []
                         elif not _is_ours(entry.name) and self.artifacts.takes(name):
-                            list_entry(path, entry, name, self.follow, found)
+                            _list_named(path, entry, name, False, self.follow, found)
             except OSError as cause:
                 found.append((folder.rstrip("/") or ".", 0, 0, Unreadable(cause.strerror or str(cause))))
-        return tuple(sorted(found, key=lambda each: each[0])[: _MOST_ARTIFACTS + 1])
+        return tuple(sorted(found, key=lambda each: each[0])[: _MOST_LISTED + 1])
 
     def models_listed(self, path: Path) -> tuple[Listed, ...]:
         """List them, sorted by name; those of a folder one by one. Links are followed as `listing` does."""
@@ -87,9 +90,9 @@ class Further:
         self, path: Path, entry: os.DirEntry[str], name: str, behind: bool, found: list[Listed]
     ) -> None:
         if not entry.is_dir(follow_symlinks=False):
-            _list_one(path, entry, name, behind, self.follow, found)
+            _list_named(path, entry, name, behind, self.follow, found)
             return
-        folders, count = [name], 0
+        folders, count, before = [name], 0, len(found)
         while folders and count <= _MOST_MEMBERS:
             folder = folders.pop()
             try:
@@ -100,12 +103,14 @@ class Further:
                             folders.append(below)
                         else:
                             count += 1
-                            _list_one(path, inner, below, behind, self.follow, found)
+                            _list_named(path, inner, below, behind, self.follow, found)
             except OSError as cause:
                 found.append((folder, 0, 0, Unreadable(cause.strerror or str(cause))))
+        if len(found) == before:
+            found.append((name, 0, 0, Torn("a folder without files")))
 
 
-def _list_one(
+def _list_named(
     path: Path,
     entry: os.DirEntry[str],
     name: str,
@@ -113,10 +118,14 @@ def _list_one(
     follow: Sequence[Path],
     found: list[Listed],
 ) -> None:
+    """List a file that is asked for by its name, or what is in its place, whatever that is."""
+    before = len(found)
     if behind:
         list_link(path, name, follow, found)
     else:
         list_entry(path, entry, name, follow, found)
+    if len(found) == before and os.path.lexists(path / name):
+        found.append((name, 0, 0, Torn("no regular file, so it is not opened")))
 
 
 def with_further(run: Run, further: Further) -> Run:
@@ -131,16 +140,21 @@ def _is_ours(name: str) -> bool:
     return name.rpartition("/")[2].startswith(_OURS)
 
 
+def _is_text(name: str) -> bool:
+    return name == name.encode("utf-8", "replace").decode()
+
+
 def _with_artifacts(run: Run, listed: Sequence[Listed]) -> Run:
     if not listed:
         return run
     stamps, places = parted(listed[:_MOST_ARTIFACTS])
-    if len(listed) > _MOST_ARTIFACTS:
-        more = f"beyond the first {_MOST_ARTIFACTS:,} artifacts; what comes after it is not sent either"
-        places[listed[-1][0]] = Torn(more)
+    more = f"beyond the first {_MOST_ARTIFACTS:,} artifacts"
+    places |= {name: Torn(more) for name, *_ in listed[_MOST_ARTIFACTS:]}
+    if len(listed) > _MOST_LISTED:
+        places[listed[-1][0]] = Torn(f"{more}; what comes after it is not sent either")
     files: dict[str, FileStamp] = {}
     for name, stamp in stamps.items():
-        if name != name.encode("utf-8", "replace").decode():
+        if not _is_text(name):
             places[name] = Torn("its name is no text")
             continue
         pointer = small_file(*place_of(run.path, stamp))
@@ -191,6 +205,8 @@ def _judged(run: Run, stamp: FileStamp) -> FileStamp | Place:
     """Give a model with its content, or what it is in its place."""
     if len(stamp.members) > _MOST_MEMBERS:
         return Torn(f"a folder of more than {_MOST_MEMBERS:,} files")
+    if any(not _is_text(member.name) for member in stamp.members):
+        return Torn("a folder with a file whose name is no text")
     if run.since is not None and stamp.mtime_ns < run.since:
         return Earlier()
     if epoch_of(stamp.name) is not None:

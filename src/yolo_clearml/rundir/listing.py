@@ -13,7 +13,7 @@ from typing import TypeAlias
 from .. import system
 from ..errors import RunGone, RunUnreadable
 from ..events import Behind, FileStamp
-from .places import Link, Place, Unreadable
+from .places import Link, Place, Torn, Unreadable
 from .places import follow as follow_link
 
 _MOST_PICTURES = 500  # a run has about 30
@@ -30,7 +30,7 @@ _DATA_FILES = frozenset({*WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"})
 
 
 # name within the run, size in bytes, mtime in nanoseconds; where it is behind a link, or what is in its place
-Listed: TypeAlias = "tuple[str, int, int, Behind | Link | Unreadable | None]"
+Listed: TypeAlias = "tuple[str, int, int, Behind | Link | Torn | Unreadable | None]"
 
 
 def listing(path: Path, follow: Sequence[Path] = ()) -> tuple[Listed, ...]:
@@ -140,7 +140,7 @@ def parted(listed: Sequence[Listed]) -> tuple[dict[str, FileStamp], dict[str, Pl
     stamps: dict[str, FileStamp] = {}
     places: dict[str, Place] = {}
     for name, size, mtime_ns, link in listed:
-        if isinstance(link, (Link, Unreadable)):
+        if isinstance(link, (Link, Torn, Unreadable)):
             places[name] = link
         else:
             stamps[name] = FileStamp(name, size, mtime_ns, behind=link)

@@ -35,15 +35,26 @@ def open_whole(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            packed: Any = stack.enter_context(tempfile.TemporaryFile())  # on Windows a wrapper of one
+            packed = stack.enter_context(_temporary())
             _pack(root, stamp, packed)
+            packed.seek(0)
         except OSError as cause:
             raise Unpackable(
                 f"{root / stamp.name} cannot be packed: {cause.strerror or cause}.",
                 f"Free some space in {tempfile.gettempdir()}, or set TMPDIR to a folder that has it.",
             ) from cause
-        packed.seek(0)
         yield packed
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[Any]:  # on Windows a wrapper of a file
+    file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
+    try:
+        yield file
+    finally:
+        # which writes what a full disk has not taken once more, and would raise in place of why it is closed
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _pack(root: Path, stamp: FileStamp, target: BinaryIO) -> None:

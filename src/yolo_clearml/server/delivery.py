@@ -30,6 +30,7 @@ from ..events import (
     SingleValue,
     Status,
 )
+from ..rundir.packing import Unpackable
 from ..sync.sinks import Acknowledged, Noted, Revived, Step, acknowledged
 from . import adoption, payloads, reader, task_log
 from .api import Api, RefusedRequest
@@ -66,6 +67,7 @@ class TaskDelivery:
     asked_for: bool  # by a person, with its id
     _unread: FileServerUnreachable | None = None  # why not all that the task holds could be compared
     _refused: list[EventsRefused] = field(default_factory=list)  # what the task lacks although it ends
+    _unpackable: list[Unpackable] = field(default_factory=list)  # folders that it lacks likewise
     _uploads: Uploads = field(init=False)
     _models: OutputModels = field(init=False)
     _artifacts: Artifacts = field(init=False)
@@ -123,6 +125,10 @@ class TaskDelivery:
                     self._refused.append(error)
                     batch = [report for report in batch if report.key not in error.reports]
                     break
+                except Unpackable as error:  # there may be room for all others
+                    self._unpackable.append(error)
+                    batch = []
+                    break
                 except RefusedRequest:
                     if not tries_left or not self._was_closed():
                         raise
@@ -131,6 +137,8 @@ class TaskDelivery:
                 yield replace(acknowledged(batch), reports=tuple(whole[report.key] for report in batch))
         if self._refused:
             raise self._refused[0]
+        if self._unpackable:
+            raise self._unpackable[0]
         if self._unread is not None:
             raise self._unread.afresh()
 
