@@ -69,7 +69,7 @@ def but_console(state: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_event_has_its_part() -> None:
     """Or is what tells the run and its end, which are always reported."""
-    always = {events.Properties, events.Status}
+    always = {events.Properties, events.Child, events.Status}
     assert set(get_args(events.Event)) - always == set(events._PARTS)
     assert set(events._PARTS.values()) == set(Part)
 
