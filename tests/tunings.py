@@ -95,8 +95,8 @@ def _new(number: int) -> str:
 def tuned(make_run: MakeRun, new: bool = True, rows: int = 3, trainings: Sequence[int] = (1, 2, 3)) -> Tuned:
     """Write a tuning after ``rows`` iterations, with the trainings of these that are still on disk."""
     donor = make_run("v8.4.190-detect", "donor")
-    for path in donor.iterdir():  # no run: only its pictures are wanted
-        if path.suffix in (".yaml", ".csv"):
+    for path in donor.iterdir():  # a run no more: only a picture and the weights are wanted
+        if path.is_file() and path.name != "results.png":
             path.unlink()
     home = donor.parent
     made = []
@@ -115,3 +115,24 @@ def tuned(make_run: MakeRun, new: bool = True, rows: int = 3, trainings: Sequenc
     it = Tuned(folder, made, new)
     it.write(rows)
     return it
+
+
+def as_tuning(run: Path) -> Path:
+    """Put a training beside where it is, and into its place a tuning that it alone is of; gives where."""
+    arguments = (run / "args.yaml").read_text(encoding="utf-8")
+    (stated,) = re.findall(r"^save_dir: (.*)$", arguments, re.MULTILINE)
+    training = run.with_name(Path(stated).name)
+    shutil.rmtree(training, ignore_errors=True)
+    shutil.copytree(run, training)
+    for path in run.iterdir():
+        if path.is_file() and path.name != "results.png":
+            path.unlink()
+    (run / "results.png").rename(run / "tune_fitness.png")
+    fitness, values = ROWS[0]
+    record = {"iteration": 1, "fitness": fitness, "hyperparameters": values, "save_dirs": {"coco8": stated}}
+    (run / "tune_results.ndjson").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    best = "# 1/1 iterations complete ✅ (60.00s)\n" + "".join(f"{n}: {v}\n" for n, v in values.items())
+    (run / "best_hyperparameters.yaml").write_text(best, encoding="utf-8")
+    for path in run.rglob("*"):
+        os.utime(path, (BEGAN, BEGAN))
+    return training

@@ -178,8 +178,6 @@ def reasons(path: Path) -> dict[str, str]:
         (("confusion_matrix.png",), "a validation"),
         (("val_batch0_pred.jpg",), "a validation"),
         (("val_batch0_labels.jpg", "predictions.json"), "a validation"),
-        (("tune_results.csv",), "a hyperparameter search"),
-        (("tune_results.ndjson", "tune_fitness.png"), "a hyperparameter search"),
         (("best_hyperparameters.yaml",), "a hyperparameter search"),
     ],
 )

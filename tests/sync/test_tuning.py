@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import MakeRun, long_after
 from double import ClearMLDouble
-from killing import killed_at_request
+from killing import WHEN, killed_at_request
 from tunings import BEGAN, ROWS, Tuned, tuned
 from uploading import fails
 from uploading import upload as upload_soon
@@ -22,8 +22,9 @@ from yolo_clearml.library import status
 from yolo_clearml.replay.wanted import Wanted
 from yolo_clearml.server.offline import OfflineSink
 from yolo_clearml.sync.agenda import Agenda, follow
+from yolo_clearml.sync.engine import sync
 from yolo_clearml.sync.family import Waiting
-from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, configuration_stamp
+from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers, ReadOnlyLedgers, configuration_stamp
 from yolo_clearml.sync.outcomes import Delivered, Facts, Outcome, Pending, UpToDate
 from yolo_clearml.sync.sinks import RecordingSink
 from yolo_clearml.sync.work import Aim, Lazily, Work
@@ -53,6 +54,11 @@ def family(server: ClearMLDouble) -> set[str]:
     }
 
 
+def curve(server: ClearMLDouble, task: dict[str, Any], name: str) -> dict[int, float]:
+    points = server.scalars(task["id"]).items()
+    return {number: event["value"] for (title, _, number), event in points if title == name}
+
+
 def done(outcome: Outcome) -> Delivered | UpToDate:
     assert isinstance(outcome, (Delivered, UpToDate)), fails([outcome])
     return outcome
@@ -76,9 +82,8 @@ def test_a_tuning_is_a_task_with_its_trainings_as_children(
         assert {"multitrain/coco8", "multitrain2/coco8", "multitrain3/coco8"} == family(server)
     else:  # the first has the user's own hyperparameters, which any training beside it may have
         assert {"train2", "train3"} == family(server)
-    scalars = server.scalars(task["id"])
-    assert {n: f for n, (f, _) in enumerate(ROWS, start=1)} == scalars["fitness", "fitness"]
-    assert {n: v["lr0"] for n, (_, v) in enumerate(ROWS, start=1)} == scalars["lr0", "lr0"]
+    assert {n: f for n, (f, _) in enumerate(ROWS, start=1)} == curve(server, task, "fitness")
+    assert {n: v["lr0"] for n, (_, v) in enumerate(ROWS, start=1)} == curve(server, task, "lr0")
     best = task["hyperparams"]["best_hyperparameters"]
     assert {name: str(v) for name, v in ROWS[1][1].items()} == {n: i["value"] for n, i in best.items()}
     assert "3 of 3" == task["hyperparams"]["properties"]["iterations"]["value"]
@@ -156,30 +161,20 @@ def test_a_neighbour_is_no_child(server: ClearMLDouble, make_run: MakeRun) -> No
 def test_it_grows_and_finishes(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Each row is sent once; what the best was before is written over."""
     it = tuned(make_run, rows=1, trainings=(1, 2, 3))
-    now = lambda: BEGAN + 200.0  # noqa: E731
-    upload([it.folder], now=now)
+    upload([it.folder], now=lambda: BEGAN + 200.0)
     task = task_of(server)
     assert "in_progress" == task["status"]
     assert "of 3" == task["hyperparams"]["properties"]["iterations"]["value"]
     assert not server.models
     it.write(2)
     server.requests.clear()
-    upload([it.folder], now=now)
-    assert {1: ROWS[0][0], 2: ROWS[1][0]} == server.scalars(task["id"])["fitness", "fitness"]
+    upload([it.folder], now=lambda: BEGAN + 200.0)
+    assert {1: ROWS[0][0], 2: ROWS[1][0]} == curve(server, task, "fitness")
     assert "0.00954" == task["hyperparams"]["best_hyperparameters"]["lr0"]["value"]
     it.write(3)
-    upload([it.folder], now=now)
+    upload([it.folder], now=lambda: BEGAN + 200.0)
     assert "completed" == server.tasks[task["id"]]["status"]
     assert 1 == len(server.models)
-    with ClearMLDouble() as other, pytest.MonkeyPatch.context() as patch:
-        for name, value in other.environ.items():
-            patch.setenv(name, value)
-        (it.folder / LEDGER_NAME).unlink()
-        upload([it.folder])
-        a, b = ({t["id"]: t for t in s.tasks.values()} for s in (server, other))
-        (one,), (two,) = a.values(), b.values()
-        assert server.scalars(one["id"]) == other.scalars(two["id"])
-        assert one["hyperparams"] == two["hyperparams"]
 
 
 def test_one_that_nobody_writes_to_has_stopped(server: ClearMLDouble, make_run: MakeRun) -> None:
@@ -243,16 +238,14 @@ def test_a_watch_does_not_come_back_for_ever() -> None:
 # -- every course -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [3, 6, 9])
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("number", [5, 7, 11])
 def test_killed_and_run_again_the_end_is_the_same(
-    server: ClearMLDouble, tuning: Tuned, number: int, tmp_path: Path
+    server: ClearMLDouble, tuning: Tuned, number: int, when: str
 ) -> None:
     """Also between the parent of one training and that of the next."""
     upload(tuning.trainings)
-    for run in tuning.trainings:
-        (run / LEDGER_NAME).unlink()
-    with killed_at_request(server, number):
-        upload([tuning.folder])
+    assert killed_at_request(server, number, when, lambda: upload([tuning.folder]))
     upload([tuning.folder])
     assert 2 == len(family(server))
     assert "completed" == task_of(server)["status"]
@@ -274,10 +267,7 @@ def test_what_is_left_out_and_new(server: ClearMLDouble, tuning: Tuned) -> None:
 def test_a_dry_run_and_an_offline_session(tmp_path: Path, tuning: Tuned) -> None:
     """The first names the trainings; the second states that it holds no parent."""
     sink = RecordingSink()
-    work = Work(Lazily(lambda: sink), FileLedgers(), "", now=long_after)
-    from yolo_clearml.sync.engine import sync
-
-    list(sync([tuning.folder], work))
+    list(sync([tuning.folder], Work(Lazily(lambda: sink), ReadOnlyLedgers(), "", now=long_after)))
     _, reports = sink.recorded[tuning.folder]
     children = [event for report in reports for event in report.events if isinstance(event, Child)]
     assert ["multitrain2/coco8", "multitrain3/coco8"] == [child.place for child in children]
