@@ -1,8 +1,15 @@
 """Prints the oldest version of each dependency that pyproject.toml admits, as constraints for pip."""
 
-from importlib.metadata import requires
+import sys
+from pathlib import Path
 
-for requirement in requires("yolo-clearml") or ():
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest needs it there
+
+project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+for requirement in project["dependencies"]:
     name, floor, version = requirement.partition(">=")
-    if floor and "extra ==" not in version:
+    if floor:
         print(f"{name}=={version}")

@@ -43,7 +43,7 @@ class Bucket:
         return f"s3://{self.host}/{self.name}"
 
     def configured(self, key: str = KEY, secret: str = SECRET, **more: Any) -> Bucket:
-        """Tell the SDK of this process how it is entered, as clearml.conf would."""
+        """Give the SDK of this process its keys, as clearml.conf would."""
         more = {"secure": False, **more}
         config = S3BucketConfig(bucket=self.name, host=self.host, key=key, secret=secret, **more)
         StorageHelper._s3_configurations.add_config(config)  # the public way tries it first

@@ -164,7 +164,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drawn_once: None) ->
 
 @pytest.fixture
 def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody be waited for who is about to tell: in these tests the other has told, or is held."""
+    """Let nobody be waited for who is about to report: in these tests the other has reported, or is held."""
     monkeypatch.setattr("yolo_clearml.server.recognition._FLUSH", 0.01)
 
 

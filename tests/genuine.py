@@ -62,7 +62,7 @@ def endpoint(exchange: Mapping[str, Any]) -> str:
 
 
 class Replay:
-    """Sends what was sent then to the double, in order, and tells where it answers otherwise."""
+    """Sends what was sent then to the double, in order, and gives where it answers otherwise."""
 
     def __init__(self, server: ClearMLDouble) -> None:
         self._server = server

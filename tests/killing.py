@@ -36,7 +36,7 @@ def killed_at_request(double: ClearMLDouble, number: int, when: str, action: Cal
     """Do something in a process of its own that dies at its ``number``-th request, counted from 1.
 
     "never": before the server carries the request out, which it then does not; "after": before the reply.
-    Tells whether it was killed; else it came to its end before.
+    Returns whether it was killed; else it came to its end before.
     """
     before = len(double.requests)
     victim = 0
@@ -69,7 +69,7 @@ def killed_at_request(double: ClearMLDouble, number: int, when: str, action: Cal
 def killed_at_step(number: int, action: Callable[[], object]) -> bool:
     """Do something in a process of its own that dies before its ``number``-th step that changes a disk.
 
-    Each is also what comes right after the one before it. Tells whether it was killed.
+    Each is also what comes right after the one before it. Returns whether it was killed.
     """
     child = os.fork()
     if child == 0:

@@ -1,7 +1,7 @@
-"""What Ultralytics' own callback told during a real training, told to the server double.
+"""What Ultralytics' own callback reported during a real training, reported to the server double.
 
-`tell` posts what the SDK posts for the callback's calls. `tell_by_sdk` makes those calls, with the stock SDK
-in a process of its own; that takes seconds.
+`report_live` posts what the SDK posts for the callback's calls. `report_by_sdk` makes those calls, with the
+stock SDK in a process of its own; that takes seconds.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ RENDERED = b"\x89PNG\r\n\x1a\n as matplotlib draws it anew"
 
 
 def expected(name: str) -> dict[str, Any]:
-    """Read what was told; ``name`` is that of a file in golden/, without ``.json``."""
+    """Read what was reported; ``name`` is that of a file in golden/, without ``.json``."""
     told: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
     return told
 
 
-def tell(
+def report_live(
     server: ClearMLDouble, told: dict[str, Any], run: Path, *, end: str | None = "completed", **fields: Any
 ) -> str:
-    """Make the live task and tell it everything; ``end`` is its last status, None: still in progress."""
+    """Make the live task and report everything to it; ``end`` is its last status, None: still in progress."""
     project = _project(server, told["project"])
     sections = told.get("hyperparams") or {"General": told["hyperparams_General"]}
     task: str = server.ask(
@@ -148,7 +148,7 @@ print(task.id)
 """
 
 
-def tell_by_sdk(server: ClearMLDouble, name: str, run: Path, home: Path) -> str:
+def report_by_sdk(server: ClearMLDouble, name: str, run: Path, home: Path) -> str:
     """Make the calls the callback makes, with the objects it makes them with."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML", "TRAINS"))}
     environ = {**kept, **server.environ, "HOME": str(home), "CLEARML_CONFIG_FILE": str(home / "no.conf")}

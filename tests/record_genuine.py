@@ -41,7 +41,7 @@ from yolo_clearml.sync.ledger import LEDGER_NAME
 Json = dict[str, Any]
 
 GOLDEN = Path(__file__).parent / "golden"
-# of a connection, not of what is asked for or told
+# of a connection, not of what is asked for or answered
 HOP = {"host", "connection", "content-length", "transfer-encoding", "content-encoding", "accept-encoding"}
 
 
@@ -106,7 +106,7 @@ class Proxy:
 
 
 class Recording:
-    """The two proxies, a project of our own behind them, and what was told since `take`."""
+    """The two proxies, a project of our own behind them, and what was exchanged since `take`."""
 
     def __init__(self, work: Path) -> None:
         own = uuid.uuid4().hex[:8]

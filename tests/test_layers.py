@@ -108,7 +108,7 @@ def test_a_module_imports_only_from_those_before(module: str) -> None:
 
 
 @pytest.mark.parametrize("wing", sorted(set(HOUSE) - set(_BARE)))
-def test_every_wing_says_what_it_may_not_know(wing: str) -> None:
+def test_every_wing_states_what_it_may_not_know(wing: str) -> None:
     """In the docstring of its package, which holds nothing else."""
     (docstring,) = ast.parse((PACKAGE / wing / "__init__.py").read_text()).body
     assert isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)

@@ -102,7 +102,7 @@ def test_what_only_looks_like_a_run_comes_with_its_reason(server: ClearMLDouble,
 
 
 def test_ten_failures_do_not_stop_the_others(server: ClearMLDouble, make_run: MakeRun) -> None:
-    """Unreadable, forged and damaged runs between two good ones: each is told, and the good ones are sent."""
+    """Unreadable, forged and damaged runs between two good ones: each is named, the good ones are sent."""
     for number in range(10):
         bad = make_run("v8.4.190-detect-killed", f"bad{number}")
         (bad / "args.yaml").write_bytes((b"- no\n", b"!!python/name:os.system\n", b"\xff\xfe\0")[number % 3])
@@ -271,7 +271,7 @@ def test_status_of_what_cannot_be_read(make_run: MakeRun, tmp_path: Path) -> Non
 
 
 def test_a_program_watches_until_it_has_seen_enough(server: ClearMLDouble, pile: Path) -> None:
-    """A run that appears meanwhile is delivered, one that is excluded is not; one that is skipped is told."""
+    """A run that appears meanwhile is delivered, one that is excluded is not; a skipped one is named."""
     stop = threading.Event()
     said: list[str] = []
     seen: list[tuple[str, str]] = []

@@ -23,7 +23,7 @@ import pytest
 import requests
 from conftest import GOLDEN, MakeRun, long_after
 from live import expected, with_sdk
-from test_adopt import TOLD
+from test_adopt import REPORTED
 from test_offline_sink import IMPORT
 from uploading import fails, upload
 
@@ -204,7 +204,7 @@ def assert_verified(site: Site, run: Path) -> None:
     assert [] == list(map(str, outcome.proof.differences))
 
 
-def assert_told(site: Site, run: Path, task: str, *, exactly: bool = True) -> None:
+def assert_reported(site: Site, run: Path, task: str, *, exactly: bool = True) -> None:
     """A task holds the run's plan, and nothing else where ``exactly``; what it had before may differ."""
     events = [event for report in planned(run, site).reports for event in report.events]
     scalars, singles = site.scalars(task), site.single_values(task)
@@ -245,7 +245,7 @@ def test_an_upload_reads_back_whole(site: Site, own_run: MakeRun, name: str) -> 
     run = own_run(name)
     outcome = delivered(site, run)
     (task,) = site.tasks()
-    assert_told(site, run, task["id"])
+    assert_reported(site, run, task["id"])
     assert ended(run, site) == task["status"]
     assert 1 == len(site.console(task["id"]))
     assert f"/projects/{task['project']}/" in str(outcome.url)
@@ -262,7 +262,7 @@ def test_without_its_ledger_and_by_force(site: Site, own_run: MakeRun, name: str
     (run / LEDGER_NAME).unlink()
     delivered(site, run)
     assert [first] == [task["id"] for task in site.tasks()]
-    assert_told(site, run, first)
+    assert_reported(site, run, first)
     assert 1 == len(site.console(first))
     assert_verified(site, run)
 
@@ -275,7 +275,7 @@ def test_a_new_task_beside_the_first(site: Site, own_run: MakeRun, name: str) ->
     new = delivered(site, run, new=True).task_id
     assert {first, new} == {task["id"] for task in site.tasks()} and first != new
     for task in (first, new):
-        assert_told(site, run, task)
+        assert_reported(site, run, task)
     assert_nothing_is_asked(site, run)
     assert_verified(site, run)
 
@@ -288,7 +288,7 @@ def test_into_a_task_without_a_project(site: Site, own_run: MakeRun, name: str) 
     site.others.append(given)
     outcome = delivered(site, run, task_id=given)
     assert f"/projects/*/tasks/{given}/" in str(outcome.url)
-    assert_told(site, run, given)
+    assert_reported(site, run, given)
     assert ended(run, site) == site.task(given)["status"]
     (run / LEDGER_NAME).unlink()
     assert given == delivered(site, run).task_id
@@ -306,14 +306,14 @@ def test_into_a_task_that_a_person_stopped(site: Site, own_run: MakeRun, name: s
     site.api.call("tasks.started", {"task": given})
     site.api.call("tasks.stopped", {"task": given, "status_reason": "by hand"})
     delivered(site, run, task_id=given)
-    assert_told(site, run, given)
+    assert_reported(site, run, given)
     assert "stopped" == site.task(given)["status"]
     assert_nothing_is_asked(site, run)
     assert_verified(site, run)
 
 
-@on_both(TOLD, FEW[:1], pytest.mark.exhaustive)
-def test_a_task_that_the_stock_sdk_told_is_completed(
+@on_both(REPORTED, FEW[:1], pytest.mark.exhaustive)
+def test_a_task_that_the_stock_sdk_reported_is_completed(
     site: Site, own_run: MakeRun, tmp_path: Path, name: str
 ) -> None:
     """It gets what it lacks and no twin, and a copy without its ledger finds it again."""
@@ -331,7 +331,7 @@ def test_a_task_that_the_stock_sdk_told_is_completed(
     (run / LEDGER_NAME).unlink()
     assert live == delivered(site, run).task_id
     assert [live] == [task["id"] for task in site.tasks()]
-    assert_told(site, run, live, exactly=False)
+    assert_reported(site, run, live, exactly=False)
     assert end == site.task(live)["status"]
     assert_nothing_is_asked(site, run)
     assert_verified(site, run)
@@ -343,7 +343,7 @@ def test_a_watch_delivers_what_it_finds(site: Site, own_run: MakeRun, name: str)
     run = own_run(name)
     *_, outcome = watch([run.parent], Options(project=site.project, timeout=30.0), once=True)
     assert isinstance(outcome, Delivered), fails([outcome])
-    assert_told(site, run, outcome.task_id)
+    assert_reported(site, run, outcome.task_id)
     assert ended(run, site) == site.task(outcome.task_id)["status"]
     assert_verified(site, run)
 
@@ -362,7 +362,7 @@ def test_an_imported_session_is_recognised(site: Site, own_run: MakeRun, tmp_pat
     (imported,) = site.tasks()
     assert imported["id"] == delivered(site, run).task_id
     assert [imported["id"]] == [task["id"] for task in site.tasks()]
-    assert_told(site, run, imported["id"])
+    assert_reported(site, run, imported["id"])
     assert 1 == len(site.console(imported["id"]))
     assert_nothing_is_asked(site, run)
     assert_verified(site, run)

@@ -173,7 +173,7 @@ def test_events_by_true_paths_are_of_the_root_that_was_given(tmp_path: Path) -> 
     assert {given / "run"} == set(told.seen)
 
 
-def test_only_linux_is_told_of_inotify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_linux_gets_a_hint_about_inotify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere nobody could raise its limits."""
     monkeypatch.setattr(system, "INOTIFY", False)
     said: list[str] = []

@@ -180,7 +180,7 @@ def put(step: Step, run: Path) -> None:
 
 @dataclass(slots=True)
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that goes when it is asked to."""
 
     at: float  # seconds since the epoch
     wrong: float = 0.0  # seconds that somebody has set it forward by; the one that nobody sets goes on
@@ -214,7 +214,7 @@ class _Counted(Agenda):
 
 @dataclass(slots=True)
 class Watch:
-    """A watch as the command line wires it, but that a test tells it what happened and what time it is."""
+    """A watch as the command line wires it, but that a test says what happened and what time it is."""
 
     clock: Clock
     jobs: int = 1
@@ -265,7 +265,7 @@ class Watch:
         self._stop.clear()
 
     def notice(self, *runs: Found, changed: bool = True) -> None:
-        """Tell it that something in a run changed, or that it is there."""
+        """Let it know that something in a run changed, or that it is there."""
         for run in runs:
             self._agenda.notice(run, changed)
 
@@ -287,7 +287,7 @@ def replayed(
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Tell the contents of a folder, but for what begins with a dot."""
+    """Give the contents of a folder, but for what begins with a dot."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")

@@ -43,7 +43,7 @@ def refusal(path: object, winerror: int) -> PermissionError:
 
 
 def opened_by_anyone(path: str) -> bool:
-    """Tell whether a process of this session has a file open, by its real name."""
+    """Return whether a process of this session has a file open, by its real name."""
     session = os.getsid(0)
     for process in FOLDERS_OF_OPEN.iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -150,7 +150,7 @@ _OPEN = os.open  # before anything takes its place
 
 
 def locked(path: str) -> bool:
-    """Tell whether somebody has locked a file."""
+    """Return whether somebody has locked a file."""
     descriptor = _OPEN(path, 0)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

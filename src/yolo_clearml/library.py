@@ -186,9 +186,9 @@ def verify(
 ) -> Iterator[Outcome]:
     """Read each run's task back and compare it with the disk, as ``yolo-clearml verify`` does.
 
-    Nothing is changed, and what the last upload was asked to leave out is not compared. The last outcome of a
-    run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate is a Verdict, whose ``differences`` are
-    none where the run is verified.
+    Nothing is changed, and what the last upload was asked to leave out is not compared.
+    The last outcome of a run is UpToDate, Skipped or Failed; the ``proof`` of an UpToDate is a Verdict,
+    whose ``differences`` are none where the run is verified.
     """
     stop = stop or threading.Event()
     return sync(runs, replace(_work(options, stop), aim=Aim.VERIFY, wanted=None), options.jobs, stop)

@@ -111,7 +111,7 @@ def files_below(folder: Path) -> dict[Path, bytes]:
 # -- streams ---------------------------------------------------------------------------------------------
 
 
-def test_piped_it_says_a_line_per_run_and_then_nothing(
+def test_piped_it_prints_a_line_per_run_and_then_nothing(
     run_cli: Run, server: ClearMLDouble, make_run: MakeRun
 ) -> None:
     """The line names the run, what was sent and the task; the second call is silent on both streams."""
@@ -125,7 +125,7 @@ def test_piped_it_says_a_line_per_run_and_then_nothing(
     assert Ended(0, "", "") == run_cli("upload", "runs")
 
 
-def test_verbose_tells_what_is_skipped_and_missing(
+def test_verbose_names_what_is_skipped_and_missing(
     run_cli: Run, server: ClearMLDouble, make_run: MakeRun
 ) -> None:
     """Both on stderr, so that stdout stays a line per run."""
@@ -136,7 +136,9 @@ def test_verbose_tells_what_is_skipped_and_missing(
     assert "runs/v8.4.190-detect-killed: not on disk: model/GFLOPs\n" in ended.err
 
 
-def test_quiet_tells_errors_only(run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun) -> None:
+def test_quiet_prints_errors_only(
+    run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun
+) -> None:
     """One run fails, one is sent: one line, on stderr, with what to do next."""
     (make_run("v8.3.100-detect") / "args.yaml").unlink()
     ended = run_cli("upload", "-q", "runs")
@@ -245,7 +247,7 @@ def test_a_closed_stream_is_as_good_as_devnull(
     "arguments",
     sampled([["upload"], ["upload", "--json"], ["upload", "--dry-run"], ["--version"]], one_in(3)),
 )
-def test_output_that_cannot_be_written_is_said_and_the_work_is_done(
+def test_output_that_cannot_be_written_is_reported_and_the_work_is_done(
     server: ClearMLDouble, small: Path, make_run: MakeRun, arguments: list[str]
 ) -> None:
     """A full disk at the other end of stdout: 1, in words, when all runs were gone through."""
@@ -559,7 +561,7 @@ def test_a_signal_ends_even_a_request_that_hangs(run_cli: Run, server: ClearMLDo
 
 
 def test_a_signal_ends_the_wait_for_a_server_that_fails(server: ClearMLDouble, small: Path) -> None:
-    """No further try: the run is told to have failed, and the call is told to have been stopped."""
+    """No further try: the run is reported as failed, and the call as stopped."""
     server.fault("events.add_batch", Status(503), times=None)
     ended = stopped(server, small, signal.SIGTERM)
     assert (143, "") == (ended.status, ended.out)
@@ -692,7 +694,7 @@ def test_force_and_new_reach_the_server(run_cli: Run, server: ClearMLDouble, sma
 
 
 def test_task_id_reaches_the_server(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
-    """--task-id: into that task, by option or variable; an id that is none is told, with what to do."""
+    """--task-id: into that task, by option or variable; an id that is none is refused, with what to do."""
     task = server.ask("tasks.create", name="by hand", type="training")["id"]
     project = server.ask("projects.create", name="Group", description="")["id"]
     server.tasks[task]["project"] = project

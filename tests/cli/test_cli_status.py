@@ -76,7 +76,7 @@ def _opened(environment: dict[str, str], run: Path) -> list[str]:
     return [name.strip("'[] ") for name in ended.stderr.partition("] ")[2].split(",")]
 
 
-def test_it_tells_what_is_there_and_what_is_not(
+def test_it_shows_what_is_there_and_what_is_not(
     run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun
 ) -> None:
     """Before the upload, after it, and when a row came; no request for any of it."""
@@ -136,7 +136,7 @@ def test_what_another_server_has_is_not_known(
 
 
 def test_rules_are_those_of_the_upload(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
-    """A run told by the rules of another release is up to date, and verified, by these."""
+    """A run reported by the rules of another release is up to date, and verified, by these."""
     rules = "--rules", "8.2.0"
     run_cli("upload", *rules, small)
     assert "pending" in run_cli("status", small).out
@@ -145,7 +145,7 @@ def test_rules_are_those_of_the_upload(run_cli: Run, server: ClearMLDouble, smal
     assert 0 == run_cli("verify", *rules, small).status
 
 
-def test_failures_are_told_with_what_to_do(run_cli: Run, small: Path, make_run: MakeRun) -> None:
+def test_failures_are_printed_with_what_to_do(run_cli: Run, small: Path, make_run: MakeRun) -> None:
     """3; in the table what is wrong, on stderr what to do; with --json all of it in the line; -q: both."""
     (make_run("v8.3.100-detect") / "args.yaml").unlink()
     what, hint = "runs/v8.3.100-detect/args.yaml is missing.", "Restore it as Ultralytics wrote it"
@@ -161,7 +161,7 @@ def test_failures_are_told_with_what_to_do(run_cli: Run, small: Path, make_run: 
     assert (3, "", "failed", what) == (ended.status, ended.err, line["outcome"], line["reason"])
 
 
-def test_verbose_tells_what_is_skipped(run_cli: Run, small: Path, make_run: MakeRun) -> None:
+def test_verbose_names_what_is_skipped(run_cli: Run, small: Path, make_run: MakeRun) -> None:
     """As the help and the README say of -v; without it, it is left out."""
     make_run("v8.4.190-val")
     assert "validation" not in "".join(map(str, run_cli("status", "runs")))
@@ -290,7 +290,7 @@ def test_an_empty_path_is_not_the_current_folder(
 
 
 @pytest.mark.parametrize("command", sorted(get_command(cli.app).commands))  # type: ignore[attr-defined]
-def test_a_wrong_value_is_told_where_it_stands(
+def test_a_wrong_value_is_named_where_it_stands(
     run_cli: Run, small: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """In a variable that nobody sees, or on the command line."""
@@ -335,15 +335,17 @@ def asked_for(words: str, shell: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def completed(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> Complete:
-    """Give a function that tells what a shell offers for the last of these words, which may be empty."""
+def completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Complete:
+    """Give a function that returns what a shell offers for the last of these words, which may be empty."""
 
     def complete(words: str, shell: str = "bash") -> str:
         for name, value in asked_for(words, shell).items():
             monkeypatch.setenv(name, value)
-        ended = run_cli()
-        assert "" == ended.err
-        return ended.out
+        with pytest.raises(SystemExit):
+            cli.app(prog_name="yolo-clearml")  # not by how the tests were called
+        out, err = capsys.readouterr()
+        assert "" == err
+        return out
 
     return complete
 

@@ -83,7 +83,7 @@ def test_what_was_sent_in_part_wants_the_rest(run_cli: Run, server: ClearMLDoubl
     assert 0 == run_cli("verify", small).status
 
 
-def test_verbose_tells_what_only_clearml_holds(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+def test_verbose_names_what_only_clearml_holds(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
     """It is no difference; who wants to know asks."""
     run_cli("upload", small)
     (task,) = server.tasks
@@ -184,7 +184,7 @@ def test_upload_sends_again_what_a_deleted_task_had(run_cli: Run, server: ClearM
     assert [task] != list(server.tasks)
 
 
-def test_upload_tells_what_differs(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
+def test_upload_names_what_differs(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
     """A delivery that was acknowledged, and lost since, is found when the proof is asked for."""
     run_cli("upload", small)
     lose_a_point(server)
@@ -207,7 +207,7 @@ def test_where_there_is_no_server_nothing_can_be_verified(
 def test_one_run_that_differs_does_not_stop_the_others(
     run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun
 ) -> None:
-    """Both are told, and 3."""
+    """Both are named, and the status is 3."""
     run_cli("upload", small)
     lose_a_point(server)
     make_run("v8.4.190-classify")

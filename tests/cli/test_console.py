@@ -177,7 +177,7 @@ def test_links_can_be_copied_and_clicked(screen: Screen) -> None:
     assert re.search(r"\x1b\]8;[^;]*;" + re.escape(LINK.format(f"{1:032x}")), screen.out.getvalue())
 
 
-def test_one_run_that_is_up_to_date_still_says_where_it_is(screen: Screen) -> None:
+def test_one_run_that_is_up_to_date_still_shows_where_it_is(screen: Screen) -> None:
     """A person who looks again wants the address; of many runs only with -v."""
     terminal(screen, [up_to_date("train")])
     assert LINK.format(f"{1:032x}") in screen.text.splitlines()
@@ -193,7 +193,7 @@ def test_many_runs_that_are_up_to_date_are_counted(screen: Screen) -> None:
     assert screen.text.count("up to date") == 501
 
 
-def test_what_was_skipped_is_said_with_its_reason(screen: Screen) -> None:
+def test_what_was_skipped_is_named_with_its_reason(screen: Screen) -> None:
     """Once for each reason; -v names all of them."""
     val = [Skipped(Path(f"runs/val{n}"), "is a validation, not a training", "") for n in (10, 2)]
     outcomes = [*val, Skipped(Path("runs/train"), "has no checkpoint yet", "")]
@@ -207,7 +207,7 @@ def test_what_was_skipped_is_said_with_its_reason(screen: Screen) -> None:
     assert "  is a validation, not a training (runs/val2, runs/val10)\n" in screen.text
 
 
-def test_a_failure_that_all_runs_meet_is_told_once(screen: Screen) -> None:
+def test_a_failure_that_all_runs_meet_is_printed_once(screen: Screen) -> None:
     """On stderr, with what to do."""
     terminal(screen, [unreachable(f"runs/train{n}") for n in range(4)])
     assert 1 == screen.words.count("refuses the connection")
@@ -215,7 +215,7 @@ def test_a_failure_that_all_runs_meet_is_told_once(screen: Screen) -> None:
     assert "connection" not in screen.text
 
 
-def test_what_was_done_differently_is_said(screen: Screen) -> None:
+def test_what_was_done_differently_is_printed(screen: Screen) -> None:
     """Notes stand below the table."""
     note = "ClearML refuses the name 'ab'; the task is called 'ab_', --name chooses."
     terminal(screen, [replace(delivered("train"), notes=(note,))])
@@ -224,7 +224,7 @@ def test_what_was_done_differently_is_said(screen: Screen) -> None:
     )
 
 
-def test_offline_says_what_to_do_next(screen: Screen) -> None:
+def test_offline_prints_what_to_do_next(screen: Screen) -> None:
     """The word for what was done heads the column; what comes next only where something was done."""
     terminal(screen, [replace(delivered("train"), url=None)], sent="wrote", afterwards="Import it.")
     assert "best metric        wrote" in screen.text
@@ -269,7 +269,7 @@ def test_no_bars_where_stderr_is_no_terminal(screen: Screen) -> None:
     assert "best metric" in screen.text
 
 
-def test_what_is_said_meanwhile_stands_above_the_bars(screen: Screen) -> None:
+def test_messages_meanwhile_stand_above_the_bars(screen: Screen) -> None:
     """A message while bars are drawn is a whole line."""
     with screen.on(), choose(False, False, False, runs=2) as console:
         console.say("Stopping.")
@@ -326,7 +326,7 @@ def test_plain_and_nothing_new_is_silence(capsys: pytest.CaptureFixture[str]) ->
     assert ("", "") == capsys.readouterr()
 
 
-def test_what_is_left_as_it_is_is_said(screen: Screen, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_as_it_is_is_named(screen: Screen, capsys: pytest.CaptureFixture[str]) -> None:
     """A name that was wished for, of a run that ClearML has under another one: on paper and on a terminal."""
     outcome = replace(up_to_date("a"), notes=("Kept as it is.",))
     plain_lines([outcome])
@@ -356,7 +356,8 @@ def test_plain_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     plain_lines([done, unreachable("a"), unreachable("b")], quiet=True)
     assert (
         "",
-        "a: failed: ClearML refuses the connection. Check that it is up; then run again.\n"
+        "a: failed: ClearML refuses the connection. Check that it is up; then run again."
+        " 'yolo-clearml doctor' shows where it fails.\n"
         "b: failed for the same reason\n",
     ) == capsys.readouterr()
 
@@ -403,7 +404,8 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("has no checkpoint yet", "Wait.") == (lines[0]["reason"], lines[0]["hint"])
     assert ("live", 7, "name", 0) == tuple(lines[2][key] for key in ("state", "epochs", "name", "events"))
     assert "ClearML refuses the connection." == lines[3]["reason"]
-    assert "Check that it is up; then run again." == lines[3]["hint"]
+    doctor = "'yolo-clearml doctor' shows where it fails."
+    assert f"Check that it is up; then run again. {doctor}" == lines[3]["hint"]
 
 
 def test_json_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
@@ -441,7 +443,7 @@ def test_nothing_from_a_directory_steers_a_terminal(screen: Screen, monkeypatch:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_nothing_from_a_directory_breaks_a_line(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
-    """Plain lines and JSON lines hold printable characters and one line for each thing told."""
+    """Plain lines and JSON lines hold printable characters and one line for each thing printed."""
     show(choose(as_json, False, True, 3), nasty_outcomes())
     out, err = capsys.readouterr()
     assert "" == "".join(c for c in out + err if not c.isprintable() and c != "\n")
@@ -492,7 +494,7 @@ def plans(outcomes: Sequence[Outcome], *, as_json: bool = False, quiet: bool = F
     show(Plans(recording, as_json, quiet, verbose=False), outcomes)
 
 
-def test_a_plan_says_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
     """Never that something was sent; runs without a plan as ever."""
     plans([Started(Path("a"), Facts(), 0), delivered("a"), up_to_date("b"), unreachable("c")])
     out, err = capsys.readouterr()
@@ -523,7 +525,7 @@ def test_a_plan_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("", "") == capsys.readouterr()
 
 
-def test_a_person_is_told_that_nothing_is_planned(screen: Screen) -> None:
+def test_a_dry_run_states_that_nothing_is_planned(screen: Screen) -> None:
     """Somebody asked, so silence would be a riddle."""
     with screen.on():
         plans([up_to_date("b")])

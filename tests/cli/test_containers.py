@@ -50,7 +50,13 @@ HOMES = {
 
 
 @pytest.fixture(params=HOMES)
-def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def home(
+    request: pytest.FixtureRequest,
+    run_cli: Run,
+    server: ClearMLDouble,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Be a number without a name, with such a home."""
 
     def nobody(uid: int) -> NoReturn:
@@ -65,11 +71,8 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv("HOME", value.format(tmp_path))
 
 
-def test_a_home_that_is_of_no_use(
-    run_cli: Run, server: ClearMLDouble, run: Path, home: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_home_that_is_of_no_use(run_cli: Run, server: ClearMLDouble, run: Path, home: None) -> None:
     """Nothing needs it as long as the run directory takes the ledger."""
-    monkeypatch.delenv("YOLO_CLEARML_STATE_DIR")  # which run_cli has set
     for command in COMMANDS:
         ended = run_cli(*command.split(), "runs")
         assert (Exit.OK, 0) == (ended.status, (ended.out + ended.err).count("Traceback")), command
@@ -77,11 +80,11 @@ def test_a_home_that_is_of_no_use(
     assert 1 == len(server.tasks)
 
 
+@pytest.mark.parametrize("home", ["unset", "empty", "a file", "not to be looked into"], indirect=True)
 def test_such_a_home_and_a_run_that_takes_no_file(
     run_cli: Run, server: ClearMLDouble, run: Path, home: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variable is named; nothing is sent that could not be remembered."""
-    monkeypatch.delenv("YOLO_CLEARML_STATE_DIR")
     real = os.open
 
     def open_(path: str | Path, flags: int, *more: int, **how: int) -> int:
@@ -90,14 +93,13 @@ def test_such_a_home_and_a_run_that_takes_no_file(
         return real(path, flags, *more, **how)
 
     monkeypatch.setattr(os, "open", open_)
-    if "HOME" not in os.environ or os.environ["HOME"].endswith("file") or "xxx" in os.environ["HOME"]:
-        ended = run_cli("upload", run)
-        assert Exit.SOME_FAILED == ended.status
-        assert "YOLO_CLEARML_STATE_DIR" in ended.err
-        assert "Traceback" not in ended.err
-        assert "/dev/null" not in ended.err
-        assert {} == server.tasks
-        assert Exit.SOME_FAILED == run_cli("doctor", run).status
+    ended = run_cli("upload", run)
+    assert Exit.SOME_FAILED == ended.status
+    assert "YOLO_CLEARML_STATE_DIR" in ended.err
+    assert "Traceback" not in ended.err
+    assert os.devnull not in ended.err
+    assert {} == server.tasks
+    assert Exit.SOME_FAILED == run_cli("doctor", run).status
 
 
 def test_no_folder_for_temporary_files(

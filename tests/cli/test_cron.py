@@ -253,7 +253,7 @@ def test_copies_on_two_machines_at_once_are_one_task(
     assert [(0, "", "")] * 2 == [machine(f"{UPLOAD} $HOME/runs") for machine in machines]
 
 
-def test_without_a_configuration_cron_is_told_how(cron: Cron, pile: Path) -> None:
+def test_without_a_configuration_cron_gets_a_hint(cron: Cron, pile: Path) -> None:
     """78, the reason once, and what to do."""
     (cron.home / "clearml.conf").unlink()
     status, out, err = cron(f"{UPLOAD} {pile}")

@@ -31,7 +31,7 @@ HIDE, REVEAL = "\x1b[?25l", "\x1b[?25h"
 
 
 class Terminal(io.StringIO):
-    """A terminal that keeps what it is told, and knows what then stands on an endless screen."""
+    """A terminal that keeps what is written to it, and knows what then stands on an endless screen."""
 
     def isatty(self) -> bool:
         return True
@@ -375,7 +375,7 @@ def test_another_size_of_the_terminal_is_used(terminal: Terminal, monkeypatch: p
 # -- what stands above it --------------------------------------------------------------------------------
 
 
-def test_an_address_is_told_once_and_whole(terminal: Terminal) -> None:
+def test_an_address_is_printed_once_and_whole(terminal: Terminal) -> None:
     """On a line of its own when a run is first delivered, to be copied; the run's name leads there, too."""
     note = "the task is called 'ab_'."
     link = f";{LINK.format(1)}\x1b\\"
@@ -393,7 +393,7 @@ def test_an_address_is_told_once_and_whole(terminal: Terminal) -> None:
     assert expected == lines[: len(expected)]
 
 
-def test_what_is_said_stands_above_from_any_thread(terminal: Terminal) -> None:
+def test_messages_stand_above_from_any_thread(terminal: Terminal) -> None:
     """Each text whole and once, folded between words, in the order of its thread."""
 
     def talk(thread: int) -> None:
@@ -454,7 +454,7 @@ class Descriptor(io.TextIOWrapper):
 
 
 @pytest.mark.parametrize(("ends", "error"), [(os.pipe, ReaderGone), (pty.openpty, OutputUnwritable)])
-def test_a_closed_output_is_told_once(
+def test_a_closed_output_is_raised_once(
     terminal: Terminal, ends: Callable[[], tuple[int, int]], error: type[Exception]
 ) -> None:
     """As `write_line` does: to who shows, not to the thread that draws; what follows is thrown away."""
@@ -474,7 +474,7 @@ def test_a_closed_output_is_told_once(
     stream.close()
 
 
-def test_a_closed_output_is_told_at_the_end(terminal: Terminal) -> None:
+def test_a_closed_output_is_raised_at_the_end(terminal: Terminal) -> None:
     """If nothing was shown since; but not instead of another error."""
     for expected in (ReaderGone, KeyError):
         other, ours = os.pipe()

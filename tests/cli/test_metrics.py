@@ -104,7 +104,7 @@ def test_the_format_is_that_of_the_textfile_collector(tmp_path: Path) -> None:
 
 
 def test_a_failure_counts_until_the_run_fares_better(tmp_path: Path) -> None:
-    """What arrived before it counts as sent; a state that is known is told; success is not now."""
+    """What arrived before it counts as sent; a state that is known is written; success is not now."""
     path = tmp_path / "m.prom"
     bad = Failed(Path("a"), Facts(state=RunState.FINISHED), ERROR, events=7)
     unknown = Failed(Path("b"), Facts(), ERROR)
@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_meant(tmp_path: Path, name: str) -> None:
     assert {"file", "pipe"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_file_that_cannot_be_written_is_said_at_the_end(
+def test_a_file_that_cannot_be_written_is_named_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a way out, the old file left as it was, and nothing half-written beside it."""
@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_written_is_said_at_the_end(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(MetricsUnwritable, match="No space left on device") as error:
         count(path, delivered("a"))
     assert isinstance(error.value, YoloClearmlError)
@@ -249,7 +249,7 @@ def test_a_watch_writes_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_run_that_was_deleted_fails_no_more(tmp_path: Path) -> None:
-    """A watch that drops it has no outcome to tell; all would seem ill for ever."""
+    """A watch that drops it has no outcome to count; all would seem ill for ever."""
     (tmp_path / "bad").mkdir()
     with Metrics(tmp_path / "m.prom", going_on=True, now=lambda: 1000.0) as counted:
         counted.note(Failed(tmp_path / "bad", Facts(), ERROR))
@@ -285,7 +285,7 @@ def test_a_clock_that_is_set_back_hides_no_failure(tmp_path: Path) -> None:
 
 
 def test_an_upload_is_counted(run_cli: Run, server: ClearMLDouble, small: Path, make_run: MakeRun) -> None:
-    """Sent, skipped and failed as the outcomes tell; a second call adds nothing."""
+    """Sent, skipped and failed as the outcomes state; a second call adds nothing."""
     make_run("v8.4.190-val")
     events = 0
     for _ in range(2):
@@ -322,7 +322,7 @@ def test_an_upload_that_is_stopped_is_no_success(server: ClearMLDouble, small: P
     assert 1000 == told(path)["last_success_timestamp_seconds"]
 
 
-def test_a_file_that_cannot_be_meant_is_said_before_anything_is_sent(
+def test_a_file_that_cannot_be_meant_is_refused_before_anything_is_sent(
     run_cli: Run, server: ClearMLDouble, small: Path
 ) -> None:
     """2, and no request."""

@@ -1,4 +1,4 @@
-"""What a watch tells: each thing when it is new, and a server that is away once."""
+"""What a watch prints: each thing when it is new, and a server that is away once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def refused(run: str, why: str = "The project is read-only.") -> Failed:
 
 
 class Reader:
-    """A person or a program that reads what a watch tells, as it comes."""
+    """A person or a program that reads what a watch prints, as it comes."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -97,13 +97,13 @@ def test_a_line_for_each_delivery_and_the_address_once(reader: Reader) -> None:
     assert end.startswith("a: finished, epoch 8 of 8")
 
 
-def test_an_address_that_comes_late_is_told_when_it_comes(reader: Reader) -> None:
-    """And only then counts as told."""
+def test_an_address_that_comes_late_is_printed_when_it_comes(reader: Reader) -> None:
+    """And only then counts as printed."""
     assert not reader.reads(delivered("a", url=None))[0][0].endswith(LINK)
     assert reader.reads(delivered("a"))[0][0].endswith(LINK)
 
 
-def test_the_address_of_another_task_is_told_as_well(reader: Reader) -> None:
+def test_the_address_of_another_task_is_printed_as_well(reader: Reader) -> None:
     """Of a run whose task somebody deleted, or that was trained anew in the same place."""
     other = LINK.replace("/2/", "/3/")
     told = [reader.reads(delivered("a", url=url))[0][0] for url in (LINK, other, other)]
@@ -112,7 +112,7 @@ def test_the_address_of_another_task_is_told_as_well(reader: Reader) -> None:
     ]
 
 
-def test_notes_of_a_delivery_are_told_beside_it(reader: Reader) -> None:
+def test_notes_of_a_delivery_are_printed_beside_it(reader: Reader) -> None:
     """On stderr, each once for a run."""
     noted = replace(delivered("a"), notes=("Two rows are gaps.",))
     assert ["a: Two rows are gaps."] == reader.reads(noted)[1]
@@ -132,7 +132,16 @@ def test_what_is_as_it_was_is_silence(reader: Reader) -> None:
     assert ([], []) == reader.reads(*silent, *silent)
 
 
-def test_verbose_tells_more_but_nothing_twice(reader: Reader) -> None:
+def test_verbose_names_what_is_not_on_disk_once(reader: Reader) -> None:
+    """As --help promises: a trainer's clock that is off matters most while a run is followed."""
+    lacking = replace(facts(), missing=("the clock", "a.png: torn"), left_out=("a.png: torn",))
+    outcomes = [replace(delivered("runs/a", epochs), facts=lacking) for epochs in (3, 4)]
+    assert [] == reader.reads(*outcomes)[1]
+    reader.watches(verbose=True)
+    assert ["runs/a: not on disk: the clock", "runs/a: not sent: a.png: torn"] == reader.reads(*outcomes)[1]
+
+
+def test_verbose_prints_more_but_nothing_twice(reader: Reader) -> None:
     """What is up to date and what is skipped, each when it becomes so."""
     reader.watches(verbose=True)
     skipped = Skipped(Path("b"), "has not finished an epoch yet", "Nothing to report yet.")
@@ -159,7 +168,7 @@ def test_a_failure_is_repeated_only_when_it_reads_otherwise(reader: Reader) -> N
     assert ([], [line]) == reader.reads(refused("a"))
 
 
-def test_a_server_that_fails_again_and_again_is_told_once(reader: Reader) -> None:
+def test_a_server_that_fails_again_and_again_is_named_once(reader: Reader) -> None:
     """Of each run, though every reply holds another id or address."""
     why = "ClearML keeps failing (500: {}: no connection, <HTTPConnection object at 0x7f{}>)."
     replies = [ServerFailing(why.format(n * 8, n * 10), "Run again.") for n in ("a", "b", "7")]
@@ -169,7 +178,7 @@ def test_a_server_that_fails_again_and_again_is_told_once(reader: Reader) -> Non
     assert ["a: failed: ClearML keeps failing (500: no disk). Run again."] == reader.reads(other)[1]
 
 
-def test_quiet_tells_of_errors_only(reader: Reader) -> None:
+def test_quiet_prints_errors_only(reader: Reader) -> None:
     """Failures, and that the server is away; not what goes well."""
     reader.watches(quiet=True)
     noted = replace(delivered("a"), notes=("Two rows are gaps.",))
@@ -183,8 +192,8 @@ def test_quiet_tells_of_errors_only(reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("kind", [ServerUnreachable, FileServerUnreachable])
-def test_an_outage_is_told_once_and_so_is_its_end(reader: Reader, kind: type[YoloClearmlError]) -> None:
-    """However many runs wait and however often it is asked; and the next one is told again."""
+def test_an_outage_is_printed_once_and_so_is_its_end(reader: Reader, kind: type[YoloClearmlError]) -> None:
+    """However many runs wait and however often it is asked; and the next one is printed again."""
     for _ in range(2):
         assert ([], [TOLD_AWAY]) == reader.reads(*(away(run, kind) for run in "abcaaaabc"))
         out, err = reader.reads(delivered("b"), delivered("a"), delivered("c"))
@@ -192,12 +201,12 @@ def test_an_outage_is_told_once_and_so_is_its_end(reader: Reader, kind: type[Yol
 
 
 def test_a_server_is_back_when_a_run_that_waited_is_up_to_date(reader: Reader) -> None:
-    """It was asked, and there was nothing left to tell."""
+    """It was asked, and there was nothing left to report."""
     reader.reads(away("a"))
     assert ([], [BACK]) == reader.reads(up_to_date("a"))
 
 
-def test_what_needs_no_server_says_nothing_of_it(reader: Reader) -> None:
+def test_what_needs_no_server_prints_nothing_of_it(reader: Reader) -> None:
     """A run that is up to date by its ledger, one that fails, one that is skipped: it may be away still."""
     reader.reads(away("a"), away("b"))
     skipped = Skipped(Path("c"), "has not finished an epoch yet", "Nothing to report yet.")
@@ -209,7 +218,7 @@ def test_what_needs_no_server_says_nothing_of_it(reader: Reader) -> None:
 
 
 def test_a_delivery_without_files_does_not_end_an_outage_of_the_file_server(reader: Reader) -> None:
-    """Or every row that arrives would be told as its return, and every asking as its loss."""
+    """Or every row that arrives would be printed as its return, and every asking as its loss."""
     reader.reads(away("a", FileServerUnreachable))
     for _ in range(3):
         assert [] == reader.reads(delivered("b"), away("a", FileServerUnreachable))[1]
@@ -219,22 +228,22 @@ def test_a_delivery_without_files_does_not_end_an_outage_of_the_file_server(read
 def test_a_run_that_fails_otherwise_after_an_outage_keeps_no_secret(
     reader: Reader, other: type[YoloClearmlError]
 ) -> None:
-    """The outage has an end that is told, and so the next one is told as well."""
+    """The outage has an end that is printed, and so the next one is printed as well."""
     reader.reads(away("a"), failed("a", other("Something else.", "Wait.")))
     assert [BACK] == reader.reads(delivered("b"))[1]
     assert [TOLD_AWAY] == reader.reads(away("b"))[1]
 
 
 def test_a_run_deleted_during_an_outage_keeps_no_secret(reader: Reader) -> None:
-    """It waits for nothing any more; the next outage is told all the same."""
+    """It waits for nothing any more; the next outage is printed all the same."""
     reader.reads(away("a"))
     shutil.rmtree("a")  # no outcome says so where it was seen by a look
     assert [BACK] == reader.reads(delivered("b"))[1]
     assert [TOLD_AWAY] == reader.reads(away("b"))[1]
 
 
-def test_a_failure_told_before_an_outage_is_told_again_after_it(reader: Reader) -> None:
-    """What came in between was told, so this is news."""
+def test_a_failure_printed_before_an_outage_is_printed_again_after_it(reader: Reader) -> None:
+    """What came in between was printed, so this is news."""
     reader.reads(refused("a"), away("a"))
     assert ["a: failed: The project is read-only. Ask its owner."] == reader.reads(refused("a"))[1]
 
@@ -313,7 +322,7 @@ def test_how_far_a_training_has_come(told: str, known: Facts) -> None:
 
 
 @pytest.mark.parametrize("kind", [RunBusy, RunChanged])
-def test_what_passes_by_itself_is_told_when_it_does_not(
+def test_what_passes_by_itself_is_printed_when_it_does_not(
     capsys: pytest.CaptureFixture[str], kind: type[YoloClearmlError]
 ) -> None:
     """The first time says nothing, the second once, with what a watch does about it."""

@@ -93,7 +93,7 @@ def test_lines_are_filtered(expected: list[str], states: tuple[StateName, ...], 
         ("No run that is live has anything to send.", [VAL, DONE], (StateName.LIVE,), True),
     ],
 )
-def test_what_is_not_shown_is_told(
+def test_what_is_not_shown_is_counted(
     expected: str | None, among: list[Standing], states: tuple[StateName, ...], pending: bool
 ) -> None:
     """A run that is skipped for now is not forgotten, and why a table is empty is said."""
@@ -107,7 +107,7 @@ def table(capsys: pytest.CaptureFixture[str], *standings: Standing, width: int |
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_table_is_aligned_and_tells_each_case(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_aligned_and_shows_each_case(capsys: pytest.CaptureFixture[str]) -> None:
     """Every column begins at one place; the address of a task is the last one; no escape code."""
     got = table(capsys, *ALL)
     assert [
@@ -172,7 +172,7 @@ def test_json_is_one_object_per_run_with_what_more_is_known(capsys: pytest.Captu
     """The promised keys of an upload and four more; what is unknown is null."""
     write_json(ALL)
     lines = {Path(line["run"]).name: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
-    keys = "run name state outcome task_id url epochs events files bytes reason hint missing"
+    keys = "run name state outcome task_id url epochs events files bytes reason hint missing without"
     assert {f"{keys} pending of_epochs fitness curve"} == {" ".join(line) for line in lines.values()}
     expected = {
         "val": ("skipped", None, 0, None, None),
@@ -192,7 +192,7 @@ def test_json_is_one_object_per_run_with_what_more_is_known(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
-def test_json_is_json_whatever_a_ledger_says(capsys: pytest.CaptureFixture[str], odd: float) -> None:
+def test_json_is_json_whatever_a_ledger_holds(capsys: pytest.CaptureFixture[str], odd: float) -> None:
     """A ledger is a file that anybody can write; NaN is no JSON, and jq refuses the line."""
     known = Facts.restored({"state": "finished", "fitness": odd, "curve": [0.1, odd]})
     write_json([UpToDate(Path("r/a"), known, "t", None)])

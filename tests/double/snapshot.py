@@ -116,7 +116,7 @@ def _task(state: State, task: Json) -> Json:
         result[kind] = {}
         for identity, event in state.events.by_type[kind].items():
             if event["task"] == task["id"]:
-                # the event's own id holds the task's id, so it is told by what makes it
+                # the event's own id holds the task's id, so it is named by what makes it
                 place = tuple(event.get(name) for name in ("metric", "variant", "iter"))
                 key = (*place, unquote(str(event.get("key", ""))))
                 result[kind][key] = _event(state, identity, event)

@@ -272,7 +272,7 @@ class State:
             raise wrong_status(expected="created", status=task["status"])
 
     def change_status(self, body: Json, new: str, *, same_is_fine: bool = True, **extra: Any) -> Json:
-        """Move a task to another status, or refuse; an ``extra`` field of None is cleared, and not told."""
+        """Move a task to another status, or refuse; an ``extra`` of None is cleared, and not returned."""
         task = self.task(body["task"])
         current = task["status"]
         if not body.get("force"):

@@ -38,7 +38,7 @@ from double import (
     Truncate,
 )
 from endpoints import UNNAMED, endpoints_in_source
-from live import expected, tell
+from live import expected, report_live
 from timelines import Clock, Watch
 from tunings import as_tuning
 from uploading import end_state, fails, upload
@@ -126,13 +126,13 @@ def died(stage: Stage) -> None:
 
 
 def told(stage: Stage, links_only: bool = False) -> None:
-    """A run that was told live, but for an image, a plot, a point and the model."""
+    """A run that was reported live, but for an image, a plot, a point and the model."""
     live = expected("v8.4.190-detect.expected")
     live["output_model"] = live["output_model"] if links_only else []
     drawn = {path.stem for path in stage.run.glob("*.png")}
     live["plots"] = [plot for plot in live["plots"] if plot[0] in drawn]
     live["images"] = [image for image in live["images"] if image[1] == "val_pred.jpg" and image[2] == 0]
-    task = tell(stage.server, live, stage.run)
+    task = report_live(stage.server, live, stage.run)
     if not links_only:
         stage.server.forget_event(task, "training_stats_scalar", ("train", "train/box_loss", 1))
     (image,) = stage.server.images(task).values()
@@ -140,12 +140,12 @@ def told(stage: Stage, links_only: bool = False) -> None:
 
 
 def dead_link(stage: Stage) -> None:
-    """A run that was told live, and whole but for the file of an image."""
+    """A run that was reported live, and whole but for the file of an image."""
     told(stage, links_only=True)
 
 
-def told_by_a_stranger(stage: Stage) -> None:
-    """A task of another name, told by a person, asked for with --task-id."""
+def reported_by_a_stranger(stage: Stage) -> None:
+    """A task of another name, reported by a person, asked for with --task-id."""
     told(stage)
     (task,) = stage.server.tasks.values()
     task["name"] = "something else"
@@ -242,7 +242,7 @@ SCENARIOS: dict[str, tuple[Prepare, set[str]]] = {
     "died": (died, LOGIN | MAKE | SEND - {"files:POST", "tasks.completed"} | {"tasks.stopped"}),
     "adopt": (told, LOGIN | READ | SEND | MODEL),
     "dead-link": (dead_link, LOGIN | READ | SEND),
-    "task-id": (told_by_a_stranger, LOGIN | READ | SEND | MODEL),
+    "task-id": (reported_by_a_stranger, LOGIN | READ | SEND | MODEL),
     "reset": (reset, LOGIN | SEND | MODEL | {"tasks.edit"}),
     "renamed": (renamed, LOGIN | SEND | (MODEL - {"models.create"}) | {"models.edit"}),
     "raced": (raced, LOGIN | MAKE | SEND | MODEL | {"tasks.delete", "models.delete"}),
@@ -382,7 +382,7 @@ SLOW: dict[str, Fault] = {
 }
 
 
-# what a file server may say of a file that is none of it, and nobody can tell
+# what a file server may answer that is no file of its, and nobody can see that
 LIES = ("empty", "not-json", "other-json", "endless")
 CASES = [
     (scenario, fault)
@@ -399,8 +399,8 @@ def believed(scenario: str, endpoint: str, fault: str) -> bool:
     )
 
 
-def check_told(outcome: Outcome, what: str) -> None:
-    """A failure is told as one of ClearML's, with what to do; of files read back, that they differ."""
+def check_reported(outcome: Outcome, what: str) -> None:
+    """A failure is stated as one of ClearML's, with what to do; of files read back, that they differ."""
     if isinstance(outcome, UpToDate) and outcome.proof is not None and outcome.proof.differences:
         assert what.startswith("files:GET") and what.endswith((*LIES, "404")), what
         return
@@ -433,7 +433,7 @@ ONCE = [
 
 @pytest.mark.parametrize(("scenario", "fault"), sampled(ONCE, one_in(19)))
 def test_each_request_fails_once(begin: Begin, waits: Waits, scenario: str, fault: str) -> None:
-    """What passes is waited for; what does not is told, and the same command goes on from there."""
+    """What passes is waited for; what does not is printed, and the same command goes on from there."""
     wanted, asked = undisturbed(begin, scenario)
     with begin(scenario) as stage:
         spared = believed(scenario, "files:GET", fault)
@@ -444,7 +444,7 @@ def test_each_request_fails_once(begin: Begin, waits: Waits, scenario: str, faul
             check_idle(stage, waits, fault)
             if is_done(outcome):
                 break
-            check_told(outcome, f"files:GET {fault}")
+            check_reported(outcome, f"files:GET {fault}")
             assert stage.server.struck > before, outcome
         assert is_done(outcome), outcome
         assert wanted == end_state(stage.server)
@@ -476,7 +476,7 @@ def test_each_endpoint_fails_for_ever(begin: Begin, waits: Waits, scenario: str,
                 if done:  # it can be done without a reply
                     assert wanted == end_state(stage.server), what
                 else:
-                    check_told(outcome, what)
+                    check_reported(outcome, what)
                 stage.server.clear_faults()
                 check_idle(stage, waits, what)
                 if struck:
@@ -494,7 +494,7 @@ def test_each_endpoint_fails_for_ever(begin: Begin, waits: Waits, scenario: str,
 
 @pytest.mark.parametrize("fault", ["empty", "not-json", "other-json"])
 def test_a_file_that_is_another_is_named(begin: Begin, waits: Waits, fault: str) -> None:
-    """A file server that gives something else for a picture: nothing is overwritten, and a person is told."""
+    """A file server that gives something else for a picture: nothing is overwritten; a message says so."""
     with begin("dead-link") as stage:
         stage.timeout = HASTY if fault in SLOW else PATIENT
         stage.server.fault("files:GET", (PASSING | LASTING | SLOW)[fault], times=None)
@@ -555,7 +555,7 @@ def test_a_bad_event_keeps_no_other_back(
 
 
 def places(server: ClearMLDouble) -> set[tuple[str, str, int]]:
-    """Everything that events have told."""
+    """Everything that events have reported."""
     (task,) = server.tasks
     single = {("Summary", name, -(2**31)) for name in server.single_values(task)}
     images = {key[:3] for key in server.images(task)}
@@ -568,7 +568,7 @@ def test_a_batch_that_is_refused_whatever_is_in_it(begin: Begin, waits: Waits, f
     wanted, _ = undisturbed(begin, "upload")
     with begin("upload") as stage:
         stage.server.fault("events.add_batch", fault, times=None)
-        check_told(stage.act(), str(fault))
+        check_reported(stage.act(), str(fault))
         assert sum(r.endpoint == "events.add_batch" for r in stage.server.requests) <= 100
         stage.server.clear_faults()
         assert is_done(stage.act())
@@ -610,7 +610,7 @@ def test_a_token_that_expires_at_any_moment(begin: Begin, waits: Waits, scenario
         outcome = stage.act()
         check_idle(stage, waits, fault)
         if not is_done(outcome):
-            check_told(outcome, fault)
+            check_reported(outcome, fault)
         over = True
         server.clear_faults()
         assert is_done(stage.act())
@@ -671,7 +671,7 @@ def test_a_run_that_fails_for_ever_stops_no_other(two: Two, waits: Waits, endpoi
     assert two.server.struck
     assert is_done(outcomes[two.good]) or waited, outcomes
     if not is_done(outcomes[two.bad]):
-        check_told(outcomes[two.bad], fault)
+        check_reported(outcomes[two.bad], fault)
     two.server.clear_faults()
     assert all(is_done(outcome) for outcome in upload([two.bad, two.good], timeout=PATIENT))
     assert {"bad-run": "completed", "good-run": "completed"} == two.statuses
@@ -679,7 +679,7 @@ def test_a_run_that_fails_for_ever_stops_no_other(two: Two, waits: Waits, endpoi
 
 @pytest.mark.parametrize(("endpoint", "fault"), sampled(TARGETS, one_in(13)))
 def test_a_watch_goes_on_while_one_run_fails(two: Two, waits: Waits, endpoint: str, fault: str) -> None:
-    """The other run is told within two minutes, the bad one is asked ever more rarely, and then by itself."""
+    """The other run is reported within two minutes; the bad one is tried ever more rarely, then by itself."""
     two.server.fault(endpoint, (PASSING | LASTING)[fault], times=None, only=two.concerns_bad)
     watch = Watch(Clock(long_after()), timeout=PATIENT)
     watch.notice(two.bad, two.good)

@@ -54,7 +54,7 @@ def tree(
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Tell what is below a folder; reading each file would take a terabyte's time."""
+    """Give what is below a folder; reading each file would take a terabyte's time."""
     found = [*folder.rglob("*")]
     status = {
         str(path): path.stat(follow_symlinks=False) for path in found if path.is_symlink() or path.is_file()

@@ -143,7 +143,7 @@ class Begun:
         return cls(run, kept)
 
     def empty(self) -> None:
-        """Put everything as it was before anything was told."""
+        """Put everything as it was before anything was reported."""
         shutil.rmtree(self.run)
         shutil.copytree(self.kept, self.run)
 
@@ -158,7 +158,7 @@ def assert_settled(double: ClearMLDouble, run: Path, wanted: Wanted = Wanted()) 
 
 
 def comparable(double: ClearMLDouble) -> Any:
-    """Everything on the server but what a dice has thrown: that which tells the copies of --new apart."""
+    """Everything on the server but what a dice has thrown: that which distinguishes the copies of --new."""
     keys = [task["runtime"]["yolo_clearml"] for task in double.tasks.values() if task["runtime"]]
     copies = {key: f"copy {number}" for number, key in enumerate(keys) if len(key) > min(map(len, keys))}
 
@@ -295,7 +295,7 @@ def test_a_ledger_saved_again_and_again_is_never_behind(
 ) -> None:
     """Killed at every step of saving it, also where the disk is full from some save on.
 
-    It tells the last save that returned, or one that was begun after it; saved again, nothing is left over.
+    It holds the last save that returned, or one that was begun after it; saved again, nothing is left over.
     """
     number, killed = 0, True
     while killed:

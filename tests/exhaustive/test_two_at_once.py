@@ -16,7 +16,7 @@ import pytest
 from conftest import FEW_AND_EVERY, Doubles, long_after, numbers
 from double import ClearMLDouble
 from killing import hidden
-from live import expected, tell
+from live import expected, report_live
 from test_kill import Case, nothing, redraw, told, told_and_changed, told_and_lost
 from test_watch import comparable
 from timelines import Clock, Watch, looks, put
@@ -85,19 +85,19 @@ def beside(
     return (outcomes[0], others) if held else None
 
 
-def told_live(double: ClearMLDouble, run: Path) -> None:
-    """Let the callback tell it, which loses the plots and the model."""
+def reported_live(double: ClearMLDouble, run: Path) -> None:
+    """Let the callback report it, which loses the plots and the model."""
     story = expected("v8.4.190-detect.expected")
     story["output_model"], story["plots"] = [], []
     story["images"] = [image for image in story["images"] if image[1:3] == ["train.jpg", 0]]
-    tell(double, story, run)
+    report_live(double, story, run)
 
 
 COMMANDS = {
     "upload": Case(nothing, 15),
     "of what changed": Case(told_and_changed, 7),
     "--force": Case(told_and_lost, 8, {"force": True}),
-    "adoption": Case(told_live, 15),
+    "adoption": Case(reported_live, 15),
 }
 
 

@@ -169,7 +169,7 @@ def test_releases_before_the_reference_are_reported_by_its_rules() -> None:
 
 @pytest.mark.parametrize("era", [*ERAS, YOLOV5], ids=str)
 def test_no_picture_is_two_plots(era: Era) -> None:
-    """Each belongs to one rule at the most, so it is told once."""
+    """Each belongs to one rule at the most, so it is reported once."""
     names = [rule.pattern.replace("*", "a") for rule in era.plots]
     for name in names:
         assert 1 == sum(fnmatchcase(name, rule.pattern) for rule in era.plots)

@@ -52,7 +52,7 @@ FINISHED = [name for name in (*RUNS, *OLDER) if name != "v8.4.190-detect-killed"
 
 
 def expected_of(name: str) -> dict[str, Any]:
-    """Read what the callback told; of a resumed run, both its tasks as one."""
+    """Read what the callback reported; of a resumed run, both its tasks as one."""
     parts = sorted(GOLDEN.glob(f"{name}.expected*.json"))
     first, *later = (json.loads(part.read_text()) for part in parts)
     for part in later:
@@ -208,7 +208,7 @@ def test_a_finished_run_is_known_as_finished(make_run: MakeRun, name: str) -> No
 
 
 def test_a_killed_run_is_stopped_once_nothing_writes_to_it(make_run: MakeRun) -> None:
-    """Dead and alive look alike on disk; only the time since the last write tells."""
+    """Dead and alive look alike on disk; only the time since the last write decides."""
     path = make_run("v8.4.190-detect-killed")
     written = (path / "weights" / "last.pt").stat().st_mtime
     states = [run.state for after in (10, 1790, 1810) if isinstance(run := scan(path, written + after), Run)]
@@ -253,7 +253,7 @@ def test_rules_of_another_release_can_be_asked_for(make_run: MakeRun) -> None:
 
 
 def test_a_run_without_a_checkpoint_is_reported_by_a_guess_that_is_named(make_run: MakeRun) -> None:
-    """What else is there tells the era, and the property that it was guessed."""
+    """What else is there decides the era, and the property that it was guessed."""
     for name, project in (("v8.1.0-segment", "YOLOv8"), ("v8.4.190-detect", "Ultralytics")):
         path = make_run(name)
         for weights in (path / "weights").iterdir():

@@ -190,7 +190,7 @@ def run(index: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.exhaustive
-def test_the_command_says_which_release_changed_what(tmp_path: Path) -> None:
+def test_the_command_names_which_release_changed_what(tmp_path: Path) -> None:
     """Through pip itself, for a range and up to the newest; status 1 where something changed."""
     for patch in range(6):
         wheel(

@@ -329,7 +329,7 @@ OTHERS: dict[str, object] = {
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_a_digest_is_of_everything_said_but_the_time(event: Any) -> None:
+def test_a_digest_is_of_everything_reported_but_the_time(event: Any) -> None:
     """Each field counts, ``at`` alone does not."""
     before = Report("k", (event,)).digest
     assert re.fullmatch("[0-9a-f]{16}", before)
@@ -403,8 +403,8 @@ def test_gaps_are_counted_and_the_first_ten_named(tmp_path: Path, gaps: int, tol
     assert f"train/loss: {told}" in planned(path).missing
 
 
-def test_a_column_with_gaps_of_both_kinds_says_so(tmp_path: Path) -> None:
-    """One value is too large and one is none; the largest that the server takes is told."""
+def test_a_column_with_gaps_of_both_kinds_names_both(tmp_path: Path) -> None:
+    """One value is too large and one is none; the largest that the server takes is reported."""
     path = training(tmp_path / "train")
     largest = (2 - 2**-23) * 2.0**127
     put(path / "results.csv", rows_of("1,9,nan,1,1,1", "2,18,1e300,1,1,1", f"3,27,{largest!r},1,1,1"), WROTE)
@@ -582,7 +582,7 @@ def test_a_yolov5_run_keeps_its_rules(make_run: MakeRun) -> None:
 
 
 def test_a_yolov5_run_has_no_epoch_times_and_no_single_values(make_run: MakeRun) -> None:
-    """Its callback told none, so they are no lack; nor are times told of a table that holds some."""
+    """Its callback reported none, so they are no lack; nor are times reported of a table that holds some."""
     run = run_of(make_run("yolov5-7.0.14-detect"), long_after())
     timed = replace(run, times=replace(run.times, took=dict.fromkeys(run.times.at, 1.0)))
     for one in (run, timed):
@@ -647,7 +647,7 @@ def test_text_that_is_no_unicode_is_sent_with_a_question_mark(run: Run) -> None:
 def test_parameters_are_those_a_checkpoint_counts(
     run: Run, best: int | None, last: int | None, told: float | None
 ) -> None:
-    """Told with the first epoch, as a number like the others; of best.pt, else of last.pt."""
+    """Reported with the first epoch, as a number like the others; of best.pt, else of last.pt."""
     facts = run.best
     assert facts is not None
     run = replace(
@@ -755,7 +755,7 @@ def test_the_mosaics_of_yolov5_come_with_its_first_epoch(make_run: MakeRun) -> N
 
 
 def test_a_run_of_one_epoch_lacks_no_mosaics(run: Run) -> None:
-    """It was too short for the callback to tell them."""
+    """It was too short for the callback to report them."""
     files = {name: stamp for name, stamp in run.files.items() if not name.startswith("train")}
     assert "train_batch*.jpg" in plan(replace(run, files=files), Wishes()).missing
     one = replace(run, files=files, table=replace(run.table, rows=run.table.rows[:1]))
@@ -959,7 +959,7 @@ def test_a_finished_run_without_best_pt_has_no_model(tmp_path: Path) -> None:
         assert ([] if damage is None else [said]) == list(got.notes)
 
 
-def test_properties_tell_the_true_times(tmp_path: Path) -> None:
+def test_properties_state_the_true_times(tmp_path: Path) -> None:
     """ClearML has no field for when a training really ran; of a live run that it goes on."""
     (told,) = events_of(planned(training(tmp_path / "train")), Properties)
     assert {
@@ -975,8 +975,8 @@ def test_properties_tell_the_true_times(tmp_path: Path) -> None:
     assert ("still training", "of 3") == (told.values["trained_until"], told.values["epochs"])
 
 
-def test_properties_tell_what_is_not_known(run: Run) -> None:
-    """A guessed release, no number of epochs, no directory of its own; times are told to the second."""
+def test_properties_state_what_is_not_known(run: Run) -> None:
+    """A guessed release, no number of epochs, no directory of its own; times are stated to the second."""
     times = replace(run.times, began=run.times.began + 999, ended=run.times.ended + 1)
     args = {name: value for name, value in run.args.items() if name not in ("epochs", "save_dir")}
     guess = replace(run, times=times, args=args, releases=maybe("8.4.37", "8.4.76"))
@@ -1008,7 +1008,7 @@ def test_times_that_cannot_be_are_no_fault(tmp_path: Path) -> None:
 # -- as a whole
 
 
-def test_what_is_said_beside_the_reports(run: Run) -> None:
+def test_notes_and_lacks_beside_the_reports(run: Run) -> None:
     """The names, the tag, where it came from, and every lack by name; none that there is not."""
     got = plan(run, Wishes())
     assert got == Plan(
@@ -1057,7 +1057,9 @@ def test_a_guess_is_noted_where_the_releases_did_not_all_report_this_run_alike(r
         "weights: a link to /mnt/disk, not followed",
     ],
 )
-def test_what_is_in_the_place_of_weights_is_said_where_the_release_is_not_known(run: Run, place: str) -> None:
+def test_what_is_in_the_place_of_weights_is_named_where_the_release_is_not_known(
+    run: Run, place: str
+) -> None:
     """In the words of the scan, and nothing of other files."""
     run = replace(run, best=None, unfit=("labels.jpg: empty", place), releases=maybe("8.3.0", "8.3.20"))
     (said,) = (note for note in plan(run, Wishes()).notes if "names the release" in note)
@@ -1104,7 +1106,7 @@ def test_a_rule_that_touches_one_run_only_is_noted_for_that_run(run: Run) -> Non
     assert () == plan(run, Wishes(rules=(8, 4, 68))).notes
 
 
-def test_what_fits_no_release_is_said(run: Run) -> None:
+def test_what_fits_no_release_is_noted(run: Run) -> None:
     """A fork's directory: by the nearest rules, which are named."""
     nearest = maybe("8.1.34", "8.1.34").early
     run = replace(run, releases=Releases((8, 0, 100), (8, 4, 190), nearest, contradictory=True))

@@ -1,4 +1,4 @@
-"""A checkpoint tells its facts, and nothing in one can do more than be refused."""
+"""A checkpoint gives its facts, and nothing in one can do more than be refused."""
 
 import math
 import os

@@ -19,7 +19,7 @@ COPY = "unknown: the files have the times of a copy, 2026-03-01T00:00:0"
 
 
 def said(path: Path, now: float = COPIED + 1e6) -> tuple[str, str]:
-    """Give what ClearML is told of when the training began and ended."""
+    """Give what is reported to ClearML of when the training began and ended."""
     plan = planned(path, now)
     (told,) = (e.values for report in plan.reports for e in report.events if isinstance(e, Properties))
     return told["trained_from"], told["trained_until"]

@@ -31,7 +31,7 @@ _OF_FILES = ("read", "readinto", "readline", "seek")
 
 
 def touches(call: Any) -> bool:
-    """Tell whether a call of C code asks the file system."""
+    """Return whether a call of C code asks the file system."""
     owner, name = getattr(call, "__self__", None), getattr(call, "__name__", "")
     if owner is posix or isinstance(owner, os.DirEntry):
         return name in (*_BY_NAME, "is_dir", "is_file")
@@ -175,7 +175,7 @@ def test_a_directory_that_changes_between_any_two_looks(
 
 
 def names_what_is_left_out(seen: object, whole: object) -> bool:
-    """Tell whether all but the pictures and weights that are named is as it would be."""
+    """Return whether all but the pictures and weights that are named is as it would be."""
     assert isinstance(seen, Run)
     assert isinstance(whole, Run)
     left_out = {name for name in whole.files if in_place_of(name, seen.places) is not None}

@@ -129,7 +129,7 @@ def test_a_regular_file_is_read_also_through_a_link_to_the_run_itself(tmp_path: 
         assert b"abc" == file.read()
 
 
-def test_a_missing_file_is_told_from_an_unreadable_one(tmp_path: Path) -> None:
+def test_a_missing_file_is_distinguished_from_an_unreadable_one(tmp_path: Path) -> None:
     """Absence is for the caller to judge: a run may have no results.csv yet."""
     for name in ("results.csv", "weights/best.pt"):
         with pytest.raises(FileNotFoundError):
@@ -256,7 +256,7 @@ def test_a_fault_of_the_one_who_sends_is_not_the_files(fault: Exception, tmp_pat
 def test_a_picture_is_whole_when_it_begins_and_ends_as_one(
     name: str, content: bytes, whole: bool, tmp_path: Path
 ) -> None:
-    """Empty, half-written and other content is told apart, and it makes no difference that a name says."""
+    """Empty, half-written and other content is distinguished, whatever a name says."""
     (tmp_path / name).write_bytes(content)
     assert whole is is_whole_picture(tmp_path, name)
 
@@ -301,14 +301,14 @@ def test_a_file_that_cannot_be_read_is_not_judged(
 
 
 def test_a_file_that_is_gone_is_no_whole_picture(tmp_path: Path) -> None:
-    """A live run replaces its files; the next listing tells."""
+    """A live run replaces its files; the next listing shows it."""
     assert (False, "") == (is_whole_picture(tmp_path, "a.jpg"), content_digest(tmp_path, "a.jpg"))
 
 
 # -- contents
 
 
-def test_contents_are_told_apart_by_their_bytes_alone(tmp_path: Path) -> None:
+def test_contents_are_distinguished_by_their_bytes_alone(tmp_path: Path) -> None:
     """The same bytes under another name and time are the same; other bytes of the same size are not."""
     for name, content in (("a", b"abc"), ("b", b"abc"), ("c", b"abd")):
         (tmp_path / name).write_bytes(content)

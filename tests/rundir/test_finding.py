@@ -191,7 +191,7 @@ def test_leftovers_of_other_commands_say_what_they_are(
     assert ["anything?", "train"] == found(tmp_path)
 
 
-def test_a_prediction_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_prediction_is_recognised_by_its_name(tmp_path: Path) -> None:
     """Of what is in it nothing is sure; without anything in it, or by another name, nothing is said."""
     for name in ("predict", "predict2", "predict17"):
         make(tmp_path / name, "bus.jpg")

@@ -153,7 +153,7 @@ def test_a_table_that_was_saved_again_keeps_the_key(tmp_path: Path, timed: bool)
 
 
 def test_arguments_do_not_count_where_rows_have_a_time(tmp_path: Path) -> None:
-    """The first row tells more than they do, and newer releases let a resume change more of them."""
+    """The first row distinguishes more than they do, and newer releases let a resume change more of them."""
     path = training(tmp_path / "train", patience=50)
     key = run_key(run_of(path))
     edit(path, patience=7, epochs=8)
@@ -162,7 +162,7 @@ def test_arguments_do_not_count_where_rows_have_a_time(tmp_path: Path) -> None:
 
 
 def test_digests_of_rows(tmp_path: Path) -> None:
-    """Of the first four; a growing run adds to them, an epoch that stands there twice tells nothing."""
+    """Of the first four; a growing run adds to them, an epoch that stands there twice proves nothing."""
     path = bare(tmp_path / "train", rows=1)
     known = [first_rows(run_of(path))]
     for rows in (2, 3, 4, 5):
@@ -222,7 +222,7 @@ def test_three_trainings_on_three_machines(
     assert 3 == len(tasks[0]) == len(tasks[0] & tasks[1])
 
 
-def test_whoever_gets_a_task_of_its_own_is_told_why(server: ClearMLDouble, tmp_path: Path) -> None:
+def test_a_run_with_a_task_of_its_own_states_why(server: ClearMLDouble, tmp_path: Path) -> None:
     """Once, when the task is made."""
     one, other = bare(tmp_path / "1" / "r"), bare(tmp_path / "2" / "r", shift=0.1)
     upload([one])
@@ -256,7 +256,7 @@ def test_a_copy_costs_few_requests_more(server: ClearMLDouble, make_run: MakeRun
     forget(old)
     assert [] == fails(upload([old]))
     read = [request for request in server.requests[before:] if "scalar_metrics" in request.endpoint]
-    assert [] == read  # its task carries what tells
+    assert [] == read  # its task carries what distinguishes it
 
 
 def test_another_training_in_place_of_one_that_was_uploaded(server: ClearMLDouble, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def alive() -> float:
     return WROTE + 10
 
 
-def test_one_that_is_told_row_by_row_stays_one(server: ClearMLDouble, tmp_path: Path) -> None:
+def test_one_that_is_reported_row_by_row_stays_one(server: ClearMLDouble, tmp_path: Path) -> None:
     """Its task carries each of the first rows as it comes; a training that goes on otherwise is another."""
     path = bare(tmp_path / "live" / "r", rows=1, epochs=9, save=False)
     other = bare(tmp_path / "other" / "r", rows=5, shift=0.4, epochs=9, save=False)
@@ -316,13 +316,13 @@ def test_a_branch_of_a_training_with_times_is_another(server: ClearMLDouble, tmp
 
 
 def test_exact_repetitions_stay_one(server: ClearMLDouble, tmp_path: Path) -> None:
-    """Nothing tells them apart."""
+    """Nothing distinguishes them."""
     upload([bare(tmp_path / name / "r") for name in ("1", "2", "3")])
     assert 1 == len(server.tasks)
 
 
 def test_a_task_that_was_reset_gets_all_of_it_again(server: ClearMLDouble, tmp_path: Path) -> None:
-    """A reset wipes what a task carries; it is written again, so that others are told from it."""
+    """A reset wipes what a task carries; it is written again, so that others are distinguished from it."""
     path = bare(tmp_path / "1" / "r")
     upload([path])
     (task,) = server.tasks
@@ -344,7 +344,7 @@ def pair(folder: Path) -> tuple[Path, Path]:
 
 @FEW_AND_EVERY
 def test_two_trainings_of_one_key_at_once(doubles: Doubles, tmp_path: Path, every: bool) -> None:
-    """One is held at each of its requests while the other is told whole: two tasks, none of them mixed."""
+    """One is held at each of its requests while the other is reported whole: two tasks, neither mixed."""
     for number in numbers(every, 2, 5, 8):
         one, other = pair(tmp_path / "runs")
         with doubles() as double:
@@ -383,7 +383,7 @@ def test_killed_at_any_request_two_trainings_are_two_tasks(
 
 
 def test_what_these_tests_lean_on(tmp_path: Path) -> None:
-    """The two have one key, and nothing but rows to tell them apart."""
+    """The two have one key, and nothing but rows to distinguish them."""
     one, other = pair(tmp_path)
     assert run_key(run_of(one)) == run_key(run_of(other))
     assert os.listdir(one) == os.listdir(other)

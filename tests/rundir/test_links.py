@@ -66,7 +66,7 @@ def stated(line: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("what", ["weights/best.pt", "weights"])
-def test_a_link_is_said_by_upload_status_and_verify(
+def test_a_link_is_named_by_upload_status_and_verify(
     run_cli: Run, server: ClearMLDouble, run: Path, store: Path, what: str
 ) -> None:
     """Without -v, with where it leads and what helps; ``missing`` lists it, and nothing reads as complete."""
@@ -97,7 +97,7 @@ def test_many_links_are_one_sentence(run: Path, store: Path) -> None:
     assert note.endswith("--follow-links DIR follows them into DIR.")
 
 
-def test_a_link_that_leads_into_no_named_folder_is_said_so(run: Path, store: Path, tmp_path: Path) -> None:
+def test_a_link_that_leads_into_no_named_folder_is_named(run: Path, store: Path, tmp_path: Path) -> None:
     """Another folder, no file there, or a circle: the option is not what is missing."""
     (tmp_path / "other").mkdir()
     target = move(run / "results.png", store)
@@ -122,7 +122,7 @@ def test_what_no_run_can_do_without_is_named(run_cli: Run, run: Path, store: Pat
     assert before.reports == planned(run, store).reports
 
 
-def test_a_live_run_whose_weights_are_links_says_what_it_waits_for(tmp_path: Path, store: Path) -> None:
+def test_a_live_run_whose_weights_are_links_names_what_it_waits_for(tmp_path: Path, store: Path) -> None:
     """Nobody would find out otherwise, for as long as it trains."""
     path = training(tmp_path / "train", stripped=False)
     move(path / "weights", store)

@@ -1,4 +1,4 @@
-"""A results.csv with rows of another training than the one args.yaml tells of."""
+"""A results.csv with rows of another training than the one args.yaml is of."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_rows_of_another_task_are_refused(tmp_path: Path, task: str, columns: st
     assert run_of(path).table.rows  # nothing says that there ever was another one
 
 
-def test_misfits_are_told_with_their_place() -> None:
+def test_misfits_are_named_with_their_place() -> None:
     """Line, epoch, width, and how many rows came before; what holds no numbers is none."""
     parsed = parse(table(*OLD_ROWS[:2], *WIDE_ROWS[:2], "1,a,b,c,d,e,f").encode())
     assert (Misfit(4, 1, 7, 2), Misfit(5, 2, 7, 2)) == parsed.misfits == of_other_columns(parsed)

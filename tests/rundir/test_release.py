@@ -187,15 +187,15 @@ def test_intervals_are_as_narrow_as_what_is_there(release: str, interval: str) -
     assert interval == str(guess(at(release)))
 
 
-def test_pictures_of_other_tasks_tell_nothing() -> None:
+def test_pictures_of_other_tasks_bound_no_release() -> None:
     """Curves of boxes have been called so in segmentation all along."""
     drawn = {"BoxF1_curve.png"}
     assert "8.1.33 to 8.2.103" == str(guess(at("8.2.50"), drawn, task="segment"))
     assert "unknown" == str(guess(at("8.2.50"), drawn, task="detect"))
 
 
-def test_a_shortened_args_yaml_tells_by_what_is_left() -> None:
-    """Only where every name is there that all releases have, one that is not there tells something."""
+def test_a_shortened_args_yaml_bounds_by_what_is_left() -> None:
+    """Only where every name is there that all releases have, one that is not there bounds the release."""
     whole = arguments(at("8.4.50"))
     short = {name: value for name, value in whole.items() if name != "lr0"}
     assert "8.4.37 to 8.4.79" == str(guess_releases(["time"], 1, short, ()))
@@ -204,14 +204,14 @@ def test_a_shortened_args_yaml_tells_by_what_is_left() -> None:
     assert "8.0.161 or earlier" == str(guess_releases(["train/loss"], 0, {}, ()))
 
 
-def test_names_that_no_release_has_tell_nothing() -> None:
+def test_names_that_no_release_has_bound_nothing() -> None:
     """A fork's own, or those of a release that is yet to come."""
     assert "8.4.37 to 8.4.76" == str(guess(at("8.4.50"), my_own=1, session=None))
     assert "8.4.164 or later" == str(guess(at("8.4.190"), brand_new=1))
 
 
 def test_a_resumed_run_may_have_been_begun_by_an_older_release() -> None:
-    """Its args.yaml has the names of both; a name that went tells nothing then, one that came does."""
+    """Its args.yaml has the names of both; a name that went bounds nothing then, one that came does."""
     both = {**arguments(at("8.3.30")), **arguments(at("8.4.50")), "resume": "/x/train/weights/last.pt"}
     assert "8.4.37 to 8.4.76" == str(guess_releases(["time"], 1, both, ()))
     not_resumed = {**both, "resume": False}
@@ -275,7 +275,7 @@ def test_whatever_is_there_gives_an_interval(
         (Releases((8, 0, 100), (8, 4, 190), ((8, 0, 100), (8, 4, 190))), "any"),
     ],
 )
-def test_an_interval_is_said_in_words(releases: Releases, text: str) -> None:
+def test_an_interval_is_stated_in_words(releases: Releases, text: str) -> None:
     """Open where nothing is known beyond."""
     assert text == str(releases)
 

@@ -121,7 +121,7 @@ def test_an_early_stop_is_finished(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("epochs", [3, 100])
 def test_an_unstripped_run_lives_until_nothing_was_written_for_long(tmp_path: Path, epochs: int) -> None:
-    """Dead and alive look alike; half an hour without a write tells, or what the user says."""
+    """Dead and alive look alike; half an hour without a write decides, or what the user asks for."""
     path = training(tmp_path / "train", stripped=False, epochs=epochs)
     live, stopped = RunState.LIVE, RunState.STOPPED
     assert [live, live, stopped] == states(path, 1, 1799, 1801)
@@ -170,7 +170,7 @@ def test_without_plots_stripped_is_finished(tmp_path: Path) -> None:
     assert [RunState.FINISHED] == states(path, 10)
 
 
-def test_without_weights_the_last_picture_tells(tmp_path: Path) -> None:
+def test_without_weights_the_last_picture_decides(tmp_path: Path) -> None:
     """save=False leaves no checkpoint: results.png, drawn last, says that the run has finished."""
     path = training(tmp_path / "train", save=False, epochs=9)
     shutil.rmtree(path / "weights")
@@ -190,7 +190,7 @@ def test_before_the_first_checkpoint_a_live_run_waits(tmp_path: Path) -> None:
 
 
 def test_only_the_last_checkpoint(tmp_path: Path) -> None:
-    """last.pt alone tells state and release; there is no best one."""
+    """last.pt alone gives state and release; there is no best one."""
     path = training(tmp_path / "train")
     (path / "weights" / "best.pt").unlink()
     run = run_of(path, WROTE + 20)

@@ -1,4 +1,4 @@
-"""Tasks that somebody else has told are recognised and completed; what they hold is not sent twice."""
+"""Tasks that somebody else has reported are recognised and completed; what they hold is not sent twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conftest import Doubles, MakeRun, chosen, one_in, sampled
 from double import ClearMLDouble, Status
 from double.events import IMAGE, PLOT, SCALAR
 from killing import killed_at_request
-from live import RENDERED, expected, tell, tell_by_sdk
+from live import RENDERED, expected, report_by_sdk, report_live
 from test_verify import planned
 from uploading import end_state, fails, upload
 
@@ -27,8 +27,8 @@ from yolo_clearml.sync.outcomes import Delivered, Failed, UpToDate
 DETECT = "v8.4.190-detect"
 LIVE = f"{DETECT}.expected"
 BOX = ("train", "train/box_loss", 2)
-# told live by rules that can be compared with; of 8.0.100 and 8.0.220 they cannot
-TOLD = [
+# reported live by rules that can be compared with; of 8.0.100 and 8.0.220 they cannot
+REPORTED = [
     *("v8.1.0-segment", "v8.3.100-detect", "v8.4.190-classify", DETECT, "v8.4.190-detect-killed"),
     *("v8.4.190-detect-nan", "v8.4.190-detect-noplots", "v8.4.190-segment", "yolov5-7.0.14-detect"),
 ]
@@ -49,13 +49,15 @@ def places(server: ClearMLDouble, task: str) -> Counter[Any]:
     return Counter([*scalars, *plots, *(key[:3] for key in server.images(task))])
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", REPORTED)
 def test_every_live_task_is_completed_and_has_no_twin(
     server: ClearMLDouble, make_run: MakeRun, name: str
 ) -> None:
-    """Told live, then uploaded: one task, nothing twice, nothing overwritten, and a second time nothing."""
+    """Reported live, then uploaded: one task, nothing twice or overwritten, and a second time nothing."""
     run = make_run(name)
-    live = tell(server, expected(f"{name}.expected"), run, end="stopped" if "killed" in name else "completed")
+    live = report_live(
+        server, expected(f"{name}.expected"), run, end="stopped" if "killed" in name else "completed"
+    )
     values = {key: event["value"] for key, event in server.scalars(live).items()}
     single = {key: event["value"] for key, event in server.single_values(live).items()}
     models, before = len(server.models), places(server, live)
@@ -76,10 +78,10 @@ def test_every_live_task_is_completed_and_has_no_twin(
     assert count == len(server.requests)
 
 
-def test_what_live_told_is_not_sent_again(server: ClearMLDouble, make_run: MakeRun) -> None:
+def test_what_the_callback_reported_is_not_sent_again(server: ClearMLDouble, make_run: MakeRun) -> None:
     """A whole live task gets user properties and the mark: no event, no file, and it is not reopened."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     received = server.events_received(live)
     outcome = delivered(run)
     assert (0, 0, 0) == (outcome.events, outcome.files, outcome.size)
@@ -94,7 +96,7 @@ def test_what_live_forgot_is_added(server: ClearMLDouble, make_run: MakeRun) -> 
     run = make_run(DETECT)
     told = expected(LIVE)
     told["output_model"] = []
-    live = tell(server, told, run)
+    live = report_live(server, told, run)
     server.forget_event(live, PLOT, ("results", "plot image", 0))
     server.forget_event(live, IMAGE, ("Validation", "val_pred.jpg", 0))
     server.forget_event(live, SCALAR, BOX)
@@ -111,7 +113,7 @@ def test_what_live_forgot_is_added(server: ClearMLDouble, make_run: MakeRun) -> 
 def test_dead_links_are_filled(server: ClearMLDouble, make_run: MakeRun) -> None:
     """The SDK registers what it failed to upload: a picture, a plot and a model that are not there."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     image = next(e["url"] for k, e in server.images(live).items() if k[1] == "val_pred.jpg")
     plot = json.loads(server.plots(live)["results", "plot image", 0]["plot_str"])["layout"]["images"][0]
     (model,) = server.models.values()
@@ -122,10 +124,10 @@ def test_dead_links_are_filled(server: ClearMLDouble, make_run: MakeRun) -> None
 
 
 @pytest.mark.exhaustive
-def test_a_task_told_by_the_sdk_itself(server: ClearMLDouble, make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_task_reported_by_the_sdk_itself(server: ClearMLDouble, make_run: MakeRun, tmp_path: Path) -> None:
     """The stock SDK's own objects, as the callback calls them: recognised, and nothing is sent twice."""
     run = make_run(DETECT)
-    live = tell_by_sdk(server, LIVE, run, tmp_path)
+    live = report_by_sdk(server, LIVE, run, tmp_path)
     received, files = server.events_received(live), dict(server.files)
     outcome = delivered(run)
     assert (live, [live]) == (outcome.task_id, list(server.tasks))
@@ -136,7 +138,7 @@ def test_a_task_told_by_the_sdk_itself(server: ClearMLDouble, make_run: MakeRun,
 def test_verify_raises_no_alarm_over_what_live_knew_better(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Pictures drawn anew, the callback's clock, the exact final values are no differences; others are."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     delivered(run)
     verdict = ClearmlSink(2.0).verify(planned(run), run, live, "")
     assert live == verdict.task_id
@@ -158,12 +160,12 @@ def test_verify_raises_no_alarm_over_what_live_knew_better(server: ClearMLDouble
         one_in(5),
     ),
 )
-def test_verify_leaves_how_a_live_task_ended_to_who_told_it(
+def test_verify_leaves_how_a_live_task_ended_to_who_reported_it(
     server: ClearMLDouble, make_run: MakeRun, name: str, status: str
 ) -> None:
     """Nothing is said to differ: upload leaves it as it is."""
     run = make_run(name)
-    live = tell(server, expected(f"{name}.expected"), run)
+    live = report_live(server, expected(f"{name}.expected"), run)
     delivered(run)
     server.tasks[live].update(status=status, status_reason="by somebody")
     found = [
@@ -183,19 +185,19 @@ SHUT_OR_NOT: list[tuple[dict[str, Any], str | None]] = [
 
 
 @pytest.mark.parametrize(
-    ("change", "hint", "told_by"),
+    ("change", "hint", "reported_by"),
     sampled(
-        [(*case, told_by) for case in SHUT_OR_NOT for told_by in ("us", "live")],
+        [(*case, reported_by) for case in SHUT_OR_NOT for reported_by in ("us", "live")],
         one_in(3),
     ),
 )
 def test_what_cannot_be_mended_is_not_promised_to_be(
-    server: ClearMLDouble, make_run: MakeRun, told_by: str, change: dict[str, Any], hint: str | None
+    server: ClearMLDouble, make_run: MakeRun, reported_by: str, change: dict[str, Any], hint: str | None
 ) -> None:
     """Where ``verify`` finds a difference, what it says helps: --force where that works, else what does."""
     run = make_run(DETECT)
-    if told_by == "live":
-        tell(server, expected(LIVE), run)
+    if reported_by == "live":
+        report_live(server, expected(LIVE), run)
     delivered(run)
     (task,) = server.tasks
     server.tasks[task].update(change)
@@ -214,7 +216,7 @@ def test_later_uploads_know_the_task_by_its_mark(
 ) -> None:
     """Without the ledger, elsewhere, and renamed in ClearML: still the same task, and nothing is sent."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     delivered(run)
     server.tasks[live]["name"] = "renamed"
     shutil.copytree(run, tmp_path / "copy")
@@ -228,7 +230,7 @@ def test_later_uploads_know_the_task_by_its_mark(
 def test_a_clone_of_a_persons_own_is_not_taken(server: ClearMLDouble, make_run: MakeRun) -> None:
     """It has the mark, which is a property, but is yet to begin, and with another learning rate."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     delivered(run)
     task = server.tasks[live]
     clone = server.ask("tasks.create", name=task["name"], project=task["project"], type="training")["id"]
@@ -243,7 +245,7 @@ def test_a_clone_of_a_persons_own_is_not_taken(server: ClearMLDouble, make_run: 
 def test_new_makes_a_twin(server: ClearMLDouble, make_run: MakeRun) -> None:
     """--new: the live task is left as it is."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     before = server.snapshot()["tasks"]
     outcome = delivered(run, new=True)
     assert live != outcome.task_id
@@ -254,7 +256,7 @@ def test_new_makes_a_twin(server: ClearMLDouble, make_run: MakeRun) -> None:
 def test_two_alike_are_named_and_neither_is_taken(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Which of two equal tasks is this run nobody can know."""
     run = make_run(DETECT)
-    lives = [tell(server, expected(LIVE), run) for _ in range(2)]
+    lives = [report_live(server, expected(LIVE), run) for _ in range(2)]
     outcome = delivered(run)
     assert outcome.task_id not in lives
     assert all(live in notes(outcome) for live in lives)
@@ -266,7 +268,7 @@ def test_only_tasks_of_the_same_place_are_asked_for(server: ClearMLDouble, make_
     for number in range(3):
         told = expected(LIVE)
         told["hyperparams_General"]["save_dir"]["value"] = f"/elsewhere/train{number}"
-        tell(server, told, make_run(DETECT, f"run{number}"))
+        report_live(server, told, make_run(DETECT, f"run{number}"))
     delivered(make_run(DETECT))
     (asked,) = (
         r.payload for r in server.requests if r.endpoint == "tasks.get_all_ex" and "name" in r.payload
@@ -281,7 +283,7 @@ def test_too_many_alike_are_not_even_read(
     """Where dozens have the hyperparameters of one run, none is taken, and that is said."""
     monkeypatch.setattr(recognition, "_MOST_READ", 1)
     run = make_run(DETECT)
-    lives = [tell(server, expected(LIVE), run) for _ in range(2)]
+    lives = [report_live(server, expected(LIVE), run) for _ in range(2)]
     outcome = delivered(run)
     assert "too many to be sure" in notes(outcome)
     assert outcome.task_id not in lives
@@ -324,7 +326,7 @@ def test_where_only_some_facts_fit_none_is_taken(
     run = make_run(DETECT)
     told = expected(LIVE)
     change(told)
-    live = tell(server, told, run)
+    live = report_live(server, told, run)
     before = server.snapshot()["tasks"]
     outcome = delivered(run)
     assert live != outcome.task_id
@@ -337,7 +339,7 @@ def test_where_only_some_facts_fit_none_is_taken(
 def test_another_run_of_the_same_name_is_not_even_named(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Most runs are called train, in the project Ultralytics."""
     run = make_run(DETECT)
-    tell(server, expected("v8.4.190-segment.expected"), make_run("v8.4.190-segment"))
+    report_live(server, expected("v8.4.190-segment.expected"), make_run("v8.4.190-segment"))
     outcome = delivered(run)
     assert 2 == len(server.tasks)
     assert () == outcome.notes
@@ -350,7 +352,7 @@ def test_tasks_that_cannot_be_meant_are_left_out(server: ClearMLDouble, make_run
     told = expected(LIVE)
     told["project"] = "Elsewhere" if how == "another project" else told["project"]
     told["task_name"] = "TRAIN" if how == "another name" else told["task_name"]
-    live = tell(server, told, run)
+    live = report_live(server, told, run)
     if how == "archived":
         server.ask("tasks.archive", tasks=[live])
     elif how == "ours":
@@ -362,15 +364,15 @@ def test_tasks_that_cannot_be_meant_are_left_out(server: ClearMLDouble, make_run
     assert () == outcome.notes
 
 
-def tell_resumed(server: ClearMLDouble, run: Path) -> tuple[str, str]:
+def report_resumed(server: ClearMLDouble, run: Path) -> tuple[str, str]:
     parts = [expected(f"v8.4.190-detect-resumed.expected.part{part}") for part in (1, 2)]
-    return tell(server, parts[0], run, end="stopped"), tell(server, parts[1], run)
+    return report_live(server, parts[0], run, end="stopped"), report_live(server, parts[1], run)
 
 
-def test_a_resumed_run_told_as_two_tasks(server: ClearMLDouble, make_run: MakeRun) -> None:
+def test_a_resumed_run_reported_as_two_tasks(server: ClearMLDouble, make_run: MakeRun) -> None:
     """The last one gets the epochs it lacks; the earlier one is left alone, and both are named."""
     run = make_run("v8.4.190-detect-resumed")
-    first, last = tell_resumed(server, run)
+    first, last = report_resumed(server, run)
     before = json.dumps(server.tasks[first])
     outcome = delivered(run)
     assert last == outcome.task_id
@@ -385,7 +387,7 @@ def test_a_resumed_run_told_as_two_tasks(server: ClearMLDouble, make_run: MakeRu
 def test_two_parts_that_overlap_are_no_resume(server: ClearMLDouble, make_run: MakeRun) -> None:
     """The same epochs in both: not what a resume leaves, so neither is taken."""
     run = make_run("v8.4.190-detect-resumed")
-    first, last = tell_resumed(server, run)
+    first, last = report_resumed(server, run)
     told = expected("v8.4.190-detect-resumed.expected.part2")
     for title, series, iteration, value, at in told["scalars"]:
         event = {"metric": title, "variant": series, "iter": iteration, "timestamp": at}
@@ -399,11 +401,11 @@ def test_two_parts_that_overlap_are_no_resume(server: ClearMLDouble, make_run: M
 def test_a_completed_task_of_a_killed_training_is_completed_again(
     server: ClearMLDouble, make_run: MakeRun, killed: bool
 ) -> None:
-    """Who told it knew that it ended well; the same after an upload that was stopped before the end."""
+    """Who reported it knew that it ended well; the same after an upload that was stopped before the end."""
     name = f"{DETECT}-killed"
     run = make_run(name)
     told = expected(f"{name}.expected")
-    live = tell(server, told, run)
+    live = report_live(server, told, run)
     server.forget_event(live, SCALAR, BOX)
     if killed:
         server.fault("tasks.completed", Status(400))
@@ -423,7 +425,7 @@ def test_contradictions_are_reported_and_not_overwritten(server: ClearMLDouble, 
     told = expected(LIVE)
     one_value(told)
     one_parameter(told)
-    live = tell(server, told, run)
+    live = report_live(server, told, run)
     image = next(e["url"] for k, e in server.images(live).items() if k[1] == "val_pred.jpg")
     server.replace_file(image, b"another picture")
     value = server.scalars(live)[BOX]["value"]
@@ -443,7 +445,7 @@ def test_many_contradictions_are_counted(server: ClearMLDouble, make_run: MakeRu
     told = expected(LIVE)
     for point in told["scalars"][::3]:
         point[3] += 2.0
-    outcome = delivered(run, task_id=tell(server, told, run))
+    outcome = delivered(run, task_id=report_live(server, told, run))
     assert 5 == notes(outcome).count("overwrites it.")
     assert "more values" in notes(outcome)
 
@@ -454,7 +456,7 @@ def test_force_overwrites(server: ClearMLDouble, make_run: MakeRun) -> None:
     told = expected(LIVE)
     one_value(told)
     told["hyperparams_General"]["more"] = {"type": "int", "value": "1"}
-    live = tell(server, told, run)
+    live = report_live(server, told, run)
     outcome = delivered(run, task_id=live, force=True)
     assert "--force" not in notes(outcome)
     right = next(p[3] for p in expected(LIVE)["scalars"] if tuple(p[:3]) == BOX)
@@ -472,7 +474,7 @@ def plot_urls(server: ClearMLDouble, task: str) -> list[str]:
 def test_what_changes_on_disk_later_is_sent(server: ClearMLDouble, make_run: MakeRun) -> None:
     """ClearML was brought in step; a picture that is drawn anew since is news and no contradiction."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     delivered(run)
     shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
     outcome = delivered(run)
@@ -485,7 +487,7 @@ def test_a_change_that_did_not_arrive_is_sent_by_the_next_call(
 ) -> None:
     """The ledger keeps that it is news, though the call that was to send it came to nothing."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     delivered(run)
     shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
     server.fault("events.add_batch", Status(400))
@@ -553,7 +555,7 @@ def test_another_runs_task_is_refused(server: ClearMLDouble, make_run: MakeRun) 
     """It carries another run's key, whether we made it or marked it."""
     other = make_run("v8.4.190-segment")
     made = delivered(other).task_id
-    marked = tell(server, expected("v8.3.100-detect.expected"), make_run("v8.3.100-detect"))
+    marked = report_live(server, expected("v8.3.100-detect.expected"), make_run("v8.3.100-detect"))
     delivered(make_run("v8.3.100-detect", "copy"))
     state = end_state(server)
     for task in (made, marked):
@@ -572,7 +574,7 @@ def test_a_given_task_that_cannot_be_changed(
     run = make_run(DETECT)
     told = expected(LIVE)
     told["output_model"] = []
-    live = tell(server, told, run)
+    live = report_live(server, told, run)
     server.tasks[live]["status"] = status
     received = server.events_received(live)
     (sentence,) = fails(upload([run], task_id=live))
@@ -599,7 +601,7 @@ def test_a_given_task_that_was_aborted_is_opened(server: ClearMLDouble, make_run
 def test_another_trainings_task_is_refused(server: ClearMLDouble, make_run: MakeRun, name: str) -> None:
     """It carries no key, but most of its values are others, or none is alike; nothing of it is changed."""
     run = make_run(DETECT)
-    other = tell(server, expected(f"{name}.expected"), make_run(name))
+    other = report_live(server, expected(f"{name}.expected"), make_run(name))
     state = server.snapshot()
     (outcome,) = upload([run], task_id=other)
     assert isinstance(outcome, Failed)
@@ -630,7 +632,7 @@ def test_a_live_task_in_every_status(
     run = make_run(DETECT)
     told = expected(LIVE)
     told["output_model"] = [] if lacks == "the model" else told["output_model"]
-    live = tell(server, told, run, end=None)
+    live = report_live(server, told, run, end=None)
     server.tasks[live].update(status=status, status_reason="by somebody")
     if lacks == "a plot":
         server.forget_event(live, PLOT, ("results", "plot image", 0))
@@ -656,7 +658,7 @@ def test_a_live_task_in_every_status(
 def test_after_adoption_an_abort_is_respected(server: ClearMLDouble, make_run: MakeRun) -> None:
     """It is ours now, and so a person's decision about it holds."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run, end="stopped")
+    live = report_live(server, expected(LIVE), run, end="stopped")
     delivered(run)
     server.tasks[live].update(status="stopped", status_reason="Stopped by user")
     shutil.copy(run / "val_batch0_labels.jpg", run / "val_batch0_pred.jpg")
@@ -683,7 +685,7 @@ def test_a_training_under_way_is_followed_in_its_own_task(server: ClearMLDouble,
     now = (run / "weights" / "last.pt").stat().st_mtime + 5
     told = expected("v8.4.190-detect-killed.expected")
     scalars, told["scalars"] = told["scalars"], []
-    live = tell(server, told, run, end=None)
+    live = report_live(server, told, run, end=None)
 
     def flush(endpoint: str, count: int) -> None:
         if endpoint == "events.get_task_single_value_metrics":
@@ -705,7 +707,7 @@ def test_a_training_under_way_is_followed_in_its_own_task(server: ClearMLDouble,
 # -- the way there ----------------------------------------------------------------------------------------
 
 
-def test_a_run_that_nobody_told_costs_two_requests_more(server: ClearMLDouble, make_run: MakeRun) -> None:
+def test_a_run_that_nobody_reported_costs_two_requests_more(server: ClearMLDouble, make_run: MakeRun) -> None:
     """The look for a task that holds it already is two queries, in a project that is there."""
     server.ask("projects.create", name="Ultralytics", description="")
     delivered(make_run("v8.4.190-detect-killed"))
@@ -737,7 +739,7 @@ def test_killed_at_every_request_of_an_adoption(
     def prepare(double: ClearMLDouble) -> str:
         told = expected(LIVE)
         told["output_model"] = []
-        live = tell(double, told, run, end=end)
+        live = report_live(double, told, run, end=end)
         double.forget_event(live, PLOT, ("results", "plot image", 0))
         double.forget_event(live, SCALAR, BOX)
         return live

@@ -290,7 +290,7 @@ def test_a_project_that_is_gone_is_none(api: Api, task: str, server: ClearMLDoub
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100_000, 3_000_001])
-def test_a_file_is_told_by_its_bytes(api: Api, server: ClearMLDouble, size: int) -> None:
+def test_a_file_is_recognised_by_its_bytes(api: Api, server: ClearMLDouble, size: int) -> None:
     """Size, digest, and both ends."""
     content = (bytes(range(256)) * (size // 256 + 1))[:size]
     server.files["a b/c.png"] = content

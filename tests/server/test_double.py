@@ -415,7 +415,7 @@ def test_a_reset_keeps_properties_and_loses_runtime(server: ClearMLDouble, clien
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(False, {}), (True, {"m/best.pt": b"w"})])
-def test_deleting_takes_the_files_along_unless_told_not_to(
+def test_deleting_takes_the_files_along_unless_asked_not_to(
     server: ClearMLDouble, client: Client, keep: bool, expected: dict[str, bytes]
 ) -> None:
     """tasks.delete removes output models and, by default, the files behind them."""
@@ -555,7 +555,7 @@ def test_tasks_are_found_by_a_parameter_in_every_status(client: Client) -> None:
 # -- models ----------------------------------------------------------------------------------------
 
 
-def test_models_are_ready_unless_told_not_to(server: ClearMLDouble, client: Client) -> None:
+def test_models_are_ready_unless_asked_not_to_be(server: ClearMLDouble, client: Client) -> None:
     """models.create makes a new model each time, ready by default, and refuses labels Mongo cannot hold."""
     ids = [
         client.ask("models.create", name="best", uri="s3://b/m", **m)["id"] for m in ({}, {"ready": False})
@@ -817,7 +817,7 @@ def test_fewer_leaves_one_event_out_and_says_so(server: ClearMLDouble, client: C
     assert (1, 1, {0}) == (reply["added"], reply["errors"], {key[2] for key in server.scalars(task)})
 
 
-def test_faults_last_as_long_as_they_are_told(server: ClearMLDouble, client: Client) -> None:
+def test_faults_last_as_long_as_they_are_set(server: ClearMLDouble, client: Client) -> None:
     """times=2 strikes twice, times=None until the faults are cleared."""
     server.fault("tasks.*", Status(502), times=2)
     assert [502, 502, 200] == [client.send("tasks.get_all").status_code for _ in range(3)]

@@ -1,4 +1,4 @@
-"""A server that misbehaves: told apart, in bounded time, never lost, doubled or reported as done."""
+"""A server that misbehaves: recognised, in bounded time, never lost, doubled or reported as done."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_fault_that_passes_leaves_no_trace(
     ),
     ids=str,
 )
-def test_a_fault_that_stays_is_told_and_mended_by_the_next_run(
+def test_a_fault_that_stays_is_named_and_mended_by_the_next_run(
     server: ClearMLDouble, run: Path, wanted: dict[str, Any], endpoint: str, kind: Any
 ) -> None:
     """No endpoint's failure is taken for success; when it is over, one more run brings all there is."""
@@ -262,7 +262,7 @@ def test_the_file_server_is_down(server: ClearMLDouble, run: Path, wanted: dict[
     assert wanted == end_state(server)
 
 
-def test_a_server_that_accepts_and_says_nothing(
+def test_a_server_that_accepts_and_answers_nothing(
     server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A port that takes connections and never answers: 69 in bounded time."""
@@ -272,7 +272,7 @@ def test_a_server_that_accepts_and_says_nothing(
 
 
 def test_a_server_that_is_down_is_waited_for_once(server: ClearMLDouble, make_run: MakeRun) -> None:
-    """What one run has waited for in vain, the next one is told without another request."""
+    """What one run has waited for in vain, the next one fails with, without another request."""
     one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-noplots")
     server.fault("tasks.get_all_ex", Status(503), times=None)
     outcomes = upload([one, two], timeout=0.5)
@@ -350,7 +350,7 @@ def test_a_run_the_server_cannot_digest_does_not_stop_the_others(
 ) -> None:
     """500 over one run's request again and again: that run failed, the next one is done."""
     one, two = make_run("v8.4.190-detect-killed"), make_run("v8.4.190-detect-noplots")
-    server.fault("tasks.stopped", Status(500), times=None)  # only the killed one is told as stopped
+    server.fault("tasks.stopped", Status(500), times=None)  # only the killed one is reported as stopped
     outcomes = upload([one, two], timeout=0.4)
     assert [one] == [outcome.run for outcome in outcomes if isinstance(outcome, Failed)]
     assert [two] == [outcome.run for outcome in outcomes if isinstance(outcome, Delivered)]

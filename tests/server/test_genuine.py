@@ -129,7 +129,7 @@ def test_every_endpoint_of_the_source_was_recorded() -> None:
     assert NOT_GENUINE <= recorded({"emulator"})
 
 
-def test_contributors_are_told_what_is_not_genuine() -> None:
+def test_contributing_names_what_is_not_genuine() -> None:
     section = (GENUINE.parents[2] / "CONTRIBUTING.md").read_text().split("## Tests\n")[1]
     (sentence,) = re.findall(r"from an emulator:([^.]*(?:\.\w[^.]*)*)\.", section)
     assert NOT_GENUINE == set(re.findall(r"`([\w.]+)`", sentence))

@@ -97,7 +97,7 @@ def test_a_new_run_begins_it_and_a_look_does_not(make_run: MakeRun) -> None:
 
 
 def test_a_watch_begins_it_before_there_is_a_run(server: ClearMLDouble, tmp_path: Path) -> None:
-    """So that the first epoch of the first run is told as soon as the others."""
+    """So that the first epoch of the first run is reported as soon as the others."""
     code = f"""
 stop = threading.Event()
 def wait():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from conftest import MakeRun
 from double import Altered, ClearMLDouble, DropAfter, Status
-from live import expected, tell
+from live import expected, report_live
 from test_adopt import DETECT, LIVE, delivered
 from uploading import fails, upload
 
@@ -90,7 +90,7 @@ def test_an_argument_of_a_persons_own_stays_beside_what_is_added(
 ) -> None:
     """A task of somebody else's lacks one argument: it gets that, and loses none."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     arguments = server.tasks[live]["hyperparams"]["General"]
     mine = {"section": "General", "name": "mine", "type": "str", "value": "1"}
     wanted = {**arguments, "mine": mine}
@@ -111,7 +111,7 @@ def test_a_second_model_of_an_adopted_task_is_not_ours_to_delete(
     """Of our own task it would go, as another uploader's."""
     run = make_run(DETECT)
     told = expected(LIVE) | {"output_model": []}
-    tell(server, told, run)
+    report_live(server, told, run)
     delivered(run)
     both = doubled(server)
     delivered(run, force=True)
@@ -123,7 +123,7 @@ def test_where_an_adopted_task_keeps_its_models_stays_as_it_was(
 ) -> None:
     """It gets the model that it lacks, and no destination that its owner has not named."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE) | {"output_model": []}, run)
+    live = report_live(server, expected(LIVE) | {"output_model": []}, run)
     before = copy.deepcopy(server.tasks[live].get("output"))
     assert (live, 1) == (delivered(run).task_id, len(server.models))
     assert before == server.tasks[live].get("output")
@@ -174,7 +174,7 @@ def test_files_that_cannot_be_read_back_make_an_adoption_fail(
 ) -> None:
     """What the task holds is known but for them; once the file server is well, they are looked at again."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     files = dict(server.files)
     server.fault("files:GET", Status(503), times=None)
     (outcome,) = upload([run], timeout=0.1)

@@ -13,13 +13,15 @@ import pytest
 from conftest import Doubles, MakeRun
 from double import Altered, ClearMLDouble, Status
 from killing import WHEN, killed_at_request
-from live import expected, tell
-from uploading import end_state, fails, upload
+from live import expected, report_live
+from test_verify import planned
+from uploading import clearml_sink, end_state, fails, upload
 
 from yolo_clearml.replay.placeholders import Template, template
 from yolo_clearml.replay.rules import Wishes
 from yolo_clearml.sync.ledger import LEDGER_NAME, FileLedgers
 from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, Skipped, UpToDate
+from yolo_clearml.sync.sinks import Mover
 from yolo_clearml.sync.work import Aim
 
 SMALL = "v8.4.190-detect-noplots"
@@ -131,6 +133,35 @@ def test_what_is_not_wished_for_stays(
     assert tags == server.tasks[task]["tags"] == list(outcome.facts.tags)
 
 
+def test_what_it_was_made_with_is_kept_and_remembered(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Not what the run itself asks for, where something else was wished for once."""
+    run = make_run(SMALL)
+    upload([run], wishes=Wishes("First/Proj", "first"))
+    outcome = moved(run, Wishes(name="second"))
+    assert ("First/Proj", "second") == (outcome.facts.project, outcome.facts.name)
+    assert {("First/Proj", "second")} == {whereabouts(server, task) for task in server.tasks}
+    outcome = moved(run, Wishes(project="Third"))
+    assert ("Third", "second") == (outcome.facts.project, outcome.facts.name)
+    assert {("Third", "second")} == {whereabouts(server, task) for task in server.tasks}
+
+
+def test_a_live_run_is_moved_and_that_is_remembered(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """It is never settled, so nothing else writes its ledger."""
+    run = make_run("v8.4.190-detect-killed")
+    now = (run / "weights" / "last.pt").stat().st_mtime + 5
+    upload([run], now=lambda: now)
+    outcome = moved(run, now=lambda: now)
+    (task,) = server.tasks
+    assert (MOVED,) == outcome.notes
+    assert (*whereabouts(server, task), "in_progress") == (
+        "Lab/Moved",
+        "shapes",
+        server.tasks[task]["status"],
+    )
+    ledger = FileLedgers().load(run)
+    assert (outcome.url, "shapes") == (ledger.url, ledger.facts["name"])
+
+
 def test_verify_is_the_same_before_and_afterwards(server: ClearMLDouble, run: Path) -> None:
     """With the ledger and without; a proof that was given stays one."""
     (before,) = upload([run], aim=Aim.VERIFY)
@@ -173,7 +204,7 @@ def test_a_run_that_clearml_has_not_is_made_there(server: ClearMLDouble, make_ru
 
 
 def test_a_task_that_was_deleted_is_made_again(server: ClearMLDouble, run: Path, task: str) -> None:
-    """It is looked for, so nobody is told that it is where it is not."""
+    """It is looked for, so no message says that it is where it is not."""
     server.ask("tasks.delete", task=task, force=True)
     outcome = move(run)
     assert isinstance(outcome, Delivered), fails([outcome])
@@ -223,7 +254,7 @@ def test_an_archived_one_stays(server: ClearMLDouble, run: Path, task: str) -> N
 def test_one_that_the_callback_reported_is_marked_and_goes(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Without a mark no later upload would know it; with it, it has no twin."""
     run = make_run("v8.4.190-detect")
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     outcome = move(run)
     assert isinstance(outcome, (Delivered, UpToDate)), fails([outcome])
     assert THERE == Wishes(*whereabouts(server, live))
@@ -233,10 +264,22 @@ def test_one_that_the_callback_reported_is_marked_and_goes(server: ClearMLDouble
     assert THERE == Wishes(*whereabouts(server, live))
 
 
+def test_a_mark_comes_before_the_move(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Killed between the move and the first report, the task is known all the same."""
+    run = make_run("v8.4.190-detect")
+    live = report_live(server, expected(LIVE), run)
+    sink = clearml_sink()()
+    assert isinstance(sink, Mover)
+    assert sink.move(planned(run), ("Lab/Moved", "shapes"), None, None, "") is not None
+    assert THERE == Wishes(*whereabouts(server, live))
+    assert [] == fails(upload([run]))
+    assert [live] == list(server.tasks)
+
+
 def test_one_that_was_published_before_it_was_known_stays(server: ClearMLDouble, make_run: MakeRun) -> None:
     """It takes no mark, so it would be lost."""
     run = make_run("v8.4.190-detect")
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     server.tasks[live]["status"] = "published"
     state = end_state(server)
     outcome = move(run)

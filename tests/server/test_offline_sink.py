@@ -314,7 +314,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path, run: Path) -> None:
 
 
 def test_acknowledged_once_at_the_end(tmp_path: Path, run: Path) -> None:
-    """Bytes are told as they go; the reports only when the zip is there under its name."""
+    """Bytes are counted as they go; the reports only when the zip is there under its name."""
     told = planned(run)
     with OfflineSink(tmp_path / "out").open(told, run, None, "") as delivery:
         assert delivery.task_id == f"offline-{told.key}"
@@ -342,7 +342,7 @@ def test_two_pictures_at_one_place(tmp_path: Path, run: Path) -> None:
     assert session.read(place) == (run / last.file.name).read_bytes()
 
 
-def test_a_live_run_says_so(tmp_path: Path, run: Path) -> None:
+def test_a_live_run_is_stated_to_be_one(tmp_path: Path, run: Path) -> None:
     """The importer calls every task completed, so the comment says that the training was going on."""
     told = planned(run)
     reports = tuple(Report(r.key, (Status(RunState.LIVE),)) if r.key == "status" else r for r in told.reports)
@@ -405,7 +405,7 @@ def test_a_kill_leaves_no_half_zip(tmp_path: Path, run: Path) -> None:
 def test_a_failed_export_leaves_the_last_good_one(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk is told with a path and a next step, and neither a temporary file nor a change is left."""
+    """A full disk is named with a path and a next step, and neither a temporary file nor a change is left."""
     out = tmp_path / "out"
     export(out, run, planned(run))
     before = files_in(out)
@@ -422,7 +422,7 @@ def test_a_failed_export_leaves_the_last_good_one(
 
 
 def test_a_folder_that_takes_nothing(tmp_path: Path, run: Path) -> None:
-    """A file where the folder should be is told, not raised raw."""
+    """A file where the folder should be is named, not raised raw."""
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(ExportUnwritable, match="out"):
         export(tmp_path / "out", run, planned(run))

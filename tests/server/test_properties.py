@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import MakeRun
 from double import ClearMLDouble
-from live import expected, tell
+from live import expected, report_live
 from uploading import end_state, fails, upload
 
 from yolo_clearml.replay.parameters import COMPARED
@@ -117,7 +117,7 @@ def test_one_that_the_callback_reported_and_a_person_published(
     server: ClearMLDouble, make_run: MakeRun
 ) -> None:
     run = make_run("v8.4.190-detect")
-    live = tell(server, expected("v8.4.190-detect.expected"), run)
+    live = report_live(server, expected("v8.4.190-detect.expected"), run)
     assert [] == fails(upload([run]))
     for added in COMPARED:
         del server.tasks[live]["hyperparams"]["properties"][added]

@@ -102,7 +102,7 @@ def test_an_address_that_is_none(
     ),
 )
 def test_a_storage_that_takes_nothing(address: str, server: ClearMLDouble, run: Path) -> None:
-    """Neither our words nor those of ClearML's own log tell how it would have been entered."""
+    """Neither our words nor those of ClearML's own log show how it would have been entered."""
     ended = in_a_process("upload", "-v", "--timeout", "1", "--output-uri", address.format(PASSWORD), str(run))
     assert Exit.UNREACHABLE == ended.status
     assert "failed: " in ended.err
@@ -129,7 +129,7 @@ def test_a_server_that_fails(
     assert_discreet(server, run, ended, tmp_path / "counts.prom")
 
 
-def test_a_fault_of_ours_is_told_without_addresses_logins(
+def test_a_fault_of_ours_is_printed_without_addresses_logins(
     run_cli: Run, server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its traceback is printed for a report that others read."""

@@ -1,4 +1,4 @@
-"""S3, Google's, Azure's and folders: stored is what the storage itself shows; all else is told why."""
+"""S3, Google's, Azure's and folders: stored is what the storage itself shows; all else fails, and why."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_over_tls_with_its_authority_named(tmp_path: Path) -> None:
 
 
 def refusal(bucket: Bucket, seconds: float = 5.0, content: bytes = CONTENT) -> FileServerUnreachable:
-    """Give how a storage that takes nothing is told; in time."""
+    """Give the message about a storage that takes nothing; in time."""
     began = time.monotonic()
     with pytest.raises(FileServerUnreachable) as raised:
         store(bucket.uri, content, seconds)
@@ -100,7 +100,7 @@ def test_a_key_that_may_not_write(s3: S3) -> None:
 
 
 def test_a_key_that_may_write_but_not_look(s3: S3) -> None:
-    """What was not seen is not believed, and the person is told which right is lacking."""
+    """What was not seen is not believed, and the message names which right is lacking."""
     bucket = s3.bucket()
     with s3.guarded("s3:PutObject") as (key, secret):
         error = refusal(bucket.configured(key=key, secret=secret))
@@ -137,14 +137,14 @@ def test_the_client_of_s3_tries_twice(wish: str | None, monkeypatch: pytest.Monk
     assert wish == os.environ.get("AWS_MAX_ATTEMPTS")
 
 
-def test_an_end_point_that_says_nothing() -> None:
+def test_an_end_point_that_answers_nothing() -> None:
     with silent_host() as host:
         error = refusal(Bucket(host).configured(), 1.0)
     assert error.outage
     assert "Read timeout on endpoint URL" in str(error) or "no answer within 1 seconds" in str(error)
 
 
-def test_an_end_point_that_takes_the_file_and_says_nothing() -> None:
+def test_an_end_point_that_takes_the_file_and_answers_nothing() -> None:
     with odd_s3(size=None, silent_put=True) as host:
         error = refusal(Bucket(host).configured(), 1.0)
     assert error.outage
@@ -171,7 +171,7 @@ def test_an_end_point_that_keeps_failing() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 7])
-def test_a_storage_that_says_yes_and_has_something_else(size: int | None) -> None:
+def test_a_storage_that_confirms_and_has_something_else(size: int | None) -> None:
     """An answer of 200 is not yet a file."""
     with odd_s3(size) as host:
         error = refusal(Bucket(host).configured())

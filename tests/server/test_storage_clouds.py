@@ -227,7 +227,7 @@ def no_answer(cloud: Cloud) -> Exception:
     ],
 )
 def test_what_is_refused(cloud: Cloud, error: Callable[[Cloud], Exception], reason: str, hint: str) -> None:
-    """The driver answers False and logs; the storage's own sentence is told."""
+    """The driver answers False and logs; the storage's own sentence is printed."""
     cloud.fails["send"] = lambda: error(cloud)
     refused = refusal(cloud)
     assert isinstance(refused, FileNotTaken)

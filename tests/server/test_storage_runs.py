@@ -48,12 +48,12 @@ def the_task(server: ClearMLDouble) -> dict[str, Any]:
 
 
 def model_uri(server: ClearMLDouble) -> str:
-    """Give where the one model is that the one task is told of."""
+    """Give where the one model is that the one task has."""
     ((model_id,),) = [[m["model"] for m in the_task(server)["models"]["output"]]]
     return str(server.models[model_id]["uri"])
 
 
-def assert_not_told(server: ClearMLDouble, run: Path) -> None:
+def assert_not_reported(server: ClearMLDouble, run: Path) -> None:
     """No model in ClearML, no end of the task, nothing of either in the ledger."""
     assert {} == server.models
     assert not (the_task(server).get("models") or {}).get("output")
@@ -111,7 +111,7 @@ def test_a_model_that_is_refused(
     assert reason in line["reason"]
     assert "The address comes from --output-uri." in line["hint"]
     assert server.scalars(the_task(server)["id"])
-    assert_not_told(server, run)
+    assert_not_reported(server, run)
     assert Exit.OK == run_cli("upload", "--verify", run).status
     assert model_uri(server).startswith(server.files_url)
     assert "completed" == the_task(server)["status"]
@@ -124,7 +124,7 @@ def test_an_untrusted_certificate(run_cli: Run, server: ClearMLDouble, run: Path
     assert Exit.UNREACHABLE == ended.status
     assert "CERTIFICATE_VERIFY_FAILED" in said(ended)["reason"]
     assert bucket.uri in said(ended)["reason"]
-    assert_not_told(server, run)
+    assert_not_reported(server, run)
 
 
 WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; from yolo_clearml.cli.app import main; main()"
@@ -192,7 +192,7 @@ def test_a_files_server_in_a_bucket_that_refuses(
     task = the_task(server)
     assert server.scalars(task["id"])
     assert {} == server.images(task["id"])
-    assert_not_told(server, run)
+    assert_not_reported(server, run)
     s3.client().create_bucket(Bucket=bucket.name)
     assert Exit.OK == run_cli("upload", "--verify", run).status
 
@@ -269,7 +269,7 @@ def test_a_draft_that_a_reset_left_is_a_persons(
 
 
 @pytest.mark.parametrize("source", ["variable", "project", "configuration", "files server"])
-def test_who_named_an_address_is_told(
+def test_who_named_an_address_is_stated(
     source: str, run_cli: Run, server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For that is where it is mended; and when it is, a plain upload goes to the new one."""

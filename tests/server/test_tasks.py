@@ -10,7 +10,7 @@ from clearml.backend_api import Session
 from conftest import MakeRun
 from double import ClearMLDouble, DropAfter, Status
 from double.events import PLOT, SCALAR
-from live import expected, tell
+from live import expected, report_live
 from test_adopt import DETECT, LIVE, delivered
 from uploading import fails, upload
 
@@ -75,7 +75,7 @@ def test_an_adopted_task_is_found_by_its_mark_alone(
 ) -> None:
     """Whatever its status, a copy without the ledger finds it, though it has another name and project now."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run, end=None)
+    live = report_live(server, expected(LIVE), run, end=None)
     server.tasks[live].update(status=status, status_reason="by somebody")
     assert live == delivered(run).task_id
     assert "tasks.edit_runtime" not in {request.endpoint for request in server.requests}
@@ -89,7 +89,7 @@ def test_an_adopted_task_is_found_by_its_mark_alone(
 def test_a_clone_that_is_yet_to_begin_is_not_taken_for_it(server: ClearMLDouble, make_run: MakeRun) -> None:
     """It has the mark, but other hyperparameters and nothing of the run."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     delivered(run)
     clone = dict(server.tasks[live]["hyperparams"])
     clone["General"] = {**clone["General"], "epochs": {**clone["General"]["epochs"], "value": "99"}}
@@ -110,7 +110,7 @@ def test_a_stopped_task_ends_stopped(
 ) -> None:
     """Although the training finished; the same after an upload that was stopped before the end."""
     run = make_run(DETECT)
-    live = delivered(run).task_id if ours else tell(server, expected(LIVE), run, end="stopped")
+    live = delivered(run).task_id if ours else report_live(server, expected(LIVE), run, end="stopped")
     server.tasks[live].update(status="stopped", status_reason="by hand")
     server.forget_event(live, PLOT, ("results", "plot image", 0))
     (run / LEDGER_NAME).unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def test_a_stopped_task_ends_stopped(
 def test_one_that_the_watchdog_stopped_is_completed(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Nobody decided that."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run, end="stopped")
+    live = report_live(server, expected(LIVE), run, end="stopped")
     server.tasks[live]["status_reason"] = "Forced stop (non-responsive)"
     delivered(run)
     assert "completed" == server.tasks[live]["status"]
@@ -180,7 +180,7 @@ def test_an_index_that_refuses_the_console_loses_nothing_else(
 # -- the console ------------------------------------------------------------------------------------------
 
 
-def test_the_console_says_what_came_from_where(server: ClearMLDouble, make_run: MakeRun) -> None:
+def test_the_console_states_what_came_from_where(server: ClearMLDouble, make_run: MakeRun) -> None:
     """What was replayed by which version, what that is, and what is not on disk; in three lines."""
     outcome = delivered(make_run(DETECT))
     (text,) = said(server, outcome.task_id)
@@ -195,7 +195,7 @@ def test_the_console_says_what_came_from_where(server: ClearMLDouble, make_run: 
 
 
 @pytest.mark.parametrize("how", ["again by force", "ledger lost", "reply lost"])
-def test_the_console_says_it_once(server: ClearMLDouble, make_run: MakeRun, how: str) -> None:
+def test_the_console_states_it_once(server: ClearMLDouble, make_run: MakeRun, how: str) -> None:
     """ClearML stores a line once more each time it is sent, so it is looked for first."""
     run = make_run(DETECT)
     if how == "reply lost":
@@ -211,12 +211,12 @@ def test_the_console_says_it_once(server: ClearMLDouble, make_run: MakeRun, how:
 
 
 @pytest.mark.parametrize("lacks", ["nothing", "a plot"])
-def test_the_console_of_an_adopted_task_says_what_was_added(
+def test_the_console_of_an_adopted_task_states_what_was_added(
     server: ClearMLDouble, make_run: MakeRun, lacks: str
 ) -> None:
     """Once; and nothing where nothing was."""
     run = make_run(DETECT)
-    live = tell(server, expected(LIVE), run)
+    live = report_live(server, expected(LIVE), run)
     if lacks == "a plot":
         server.forget_event(live, PLOT, ("results", "plot image", 0))
     delivered(run)

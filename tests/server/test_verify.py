@@ -286,7 +286,7 @@ def matches(text: str, pattern: str) -> bool:
 
 
 @pytest.mark.parametrize(("damage", "sentence"), sampled(DAMAGE, one_in(5)), ids=[text for _, text in DAMAGE])
-def test_damage_is_mended_by_force_or_said_not_to_be(
+def test_damage_is_mended_by_force_or_stated_not_to_be(
     uploaded: Uploaded, damage: Callable[[Uploaded], object], sentence: str
 ) -> None:
     """Into the same task, so that nothing is left to be found."""

@@ -75,7 +75,7 @@ def away(run: Path) -> Failed:
 
 
 class Time:
-    """A clock that moves when told to, and counts who waits for it."""
+    """A clock that moves when asked to, and counts who waits for it."""
 
     def __init__(self) -> None:
         self.wall, self.clock = WALL, 0.1
@@ -224,7 +224,7 @@ def test_steps_of_a_visit_end_nothing(time: Time) -> None:
 
 
 def test_what_is_no_run_is_given_once_for_each_reason(time: Time) -> None:
-    """However often a look finds it; a folder that turns into another kind is told again."""
+    """However often a look finds it; a folder that turns into another kind is named again."""
     agenda = time.agenda()
     for reason in ("is a validation", "is a validation", "is a prediction", "is a prediction"):
         agenda.notice(NotARun(A, reason, "Nothing to do."))
@@ -289,7 +289,7 @@ def test_again_of_what_has_no_row_yet(time: Time) -> None:
 
 
 def test_a_live_task_is_kept_alive(time: Time) -> None:
-    """Told something in time, by a visit that says so; a delivery counts as well."""
+    """Pinged in time, by a visit that states so; a delivery counts as well."""
     agenda = time.agenda()
     agenda.notice(A)
     visited(agenda, delivered(A, RunState.LIVE))
@@ -304,7 +304,7 @@ def test_a_live_task_is_kept_alive(time: Time) -> None:
 
 
 def test_the_silence_that_is_dared_grows_with_the_time_that_went_well(time: Time) -> None:
-    """Seconds at first, for no server tells how long it waits; after a day, 25 minutes of the two hours."""
+    """Seconds at first, for no server states how long it waits; after a day, 25 minutes of the two hours."""
     agenda = time.agenda()
     agenda.notice(A)
     visited(agenda, delivered(A, RunState.LIVE))
@@ -372,7 +372,7 @@ def test_many_live_runs_do_not_besiege_a_server(time: Time) -> None:
 
 
 def test_only_a_visit_that_is_due_for_it_keeps_alive(time: Time) -> None:
-    """A visit for a change that tells nothing puts the keep-alive off by nothing."""
+    """A visit for a change that reports nothing puts the keep-alive off by nothing."""
     agenda = time.agenda()
     agenda.notice(A)
     visited(agenda, delivered(A, RunState.LIVE))
@@ -385,7 +385,7 @@ def test_only_a_visit_that_is_due_for_it_keeps_alive(time: Time) -> None:
     assert Visit(A, keep_alive=True) == agenda.due()
 
 
-def test_a_live_run_that_was_known_is_told_so_at_once(time: Time) -> None:
+def test_a_live_run_that_was_known_is_pinged_at_once(time: Time) -> None:
     """Nobody knows when its task last heard of it."""
     agenda = time.agenda()
     agenda.notice(A)
@@ -649,7 +649,7 @@ def test_a_run_that_is_forgotten_is_not_visited(time: Time) -> None:
 
 
 @pytest.mark.parametrize("known", [A, NotARun(A, "is a prediction", "")])
-def test_what_is_forgotten_is_told_to_be_gone(time: Time, known: Found) -> None:
+def test_what_is_forgotten_is_reported_gone(time: Time, known: Found) -> None:
     """Once, though nobody visits it any more, or a table would show it for ever."""
     agenda = time.agenda()
     agenda.notice(known)
@@ -661,10 +661,10 @@ def test_what_is_forgotten_is_told_to_be_gone(time: Time, known: Found) -> None:
 
 
 @pytest.mark.parametrize(("told", "outcome"), [(1, delivered(A)), (0, failed(A, RunGone))])
-def test_a_run_forgotten_under_way_is_told_to_be_gone_afterwards(
+def test_a_run_forgotten_under_way_is_reported_gone_afterwards(
     time: Time, told: int, outcome: Outcome
 ) -> None:
-    """Unless the visit met that itself, which is told from its outcome."""
+    """Unless the visit met that itself, which its outcome shows."""
     agenda = time.agenda()
     agenda.notice(A)
     assert [A] == taken(agenda)
@@ -746,7 +746,7 @@ def test_it_does_not_spin(time: Time, case: str) -> None:
     assert 2 <= visits <= most[case]
 
 
-def test_it_ends_when_it_is_told_to(time: Time) -> None:
+def test_it_ends_when_it_is_stopped(time: Time) -> None:
     """Also with runs that are due."""
     agenda = time.agenda()
     agenda.notice(A)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRun
-from double import ClearMLDouble
+from double import Altered, ClearMLDouble
 from test_cli import Run, run_cli
 from uploading import end_state
 from uploading import upload as upload_soon
@@ -25,7 +25,7 @@ from yolo_clearml.rundir import further
 from yolo_clearml.rundir.choice import FileChoice
 from yolo_clearml.rundir.run import NotARun
 from yolo_clearml.sync.ledger import LEDGER_NAME
-from yolo_clearml.sync.outcomes import Delivered, Outcome, UpToDate
+from yolo_clearml.sync.outcomes import Delivered, Failed, Outcome, UpToDate
 from yolo_clearml.sync.work import Aim
 
 __all__ = ["run_cli"]  # a fixture
@@ -111,10 +111,27 @@ def test_they_are_remembered_proved_and_mended(server: ClearMLDouble, noted_run:
     (noted_run / "predictions.json").write_text("[1]")
     (outcome,) = upload([noted_run], wanted=None, aim=Aim.VERIFY)
     assert 2 == len(differences(outcome))
+    (outcome,) = upload([noted_run], wanted=SOME)
+    assert isinstance(outcome, Delivered)
     (outcome,) = upload([noted_run], wanted=SOME, aim=Aim.DELIVER_AND_VERIFY)
     assert [] == differences(outcome)
+    (noted_run / "predictions.json").write_text("[2]")
+    (outcome,) = upload([noted_run], wanted=SOME)  # nothing but this file shows that something is to do
+    assert isinstance(outcome, Delivered)
     assert SENT == sorted(held(server))
-    assert b"[1]" == server.file_of(held(server)["predictions.json"]["uri"])
+    assert b"[2]" == server.file_of(held(server)["predictions.json"]["uri"])
+
+
+def test_an_answer_that_nothing_was_changed_is_a_failure(server: ClearMLDouble, noted_run: Path) -> None:
+    """And the next call sends it again."""
+    nothing = Altered(lambda data: {"updated": 0})
+    server.fault("tasks.add_or_update_artifacts", nothing, times=1)
+    (outcome,) = upload([noted_run], wanted=SOME)
+    assert isinstance(outcome, Failed)
+    assert "did not carry out" in str(outcome.error)
+    (outcome,) = upload([noted_run], wanted=SOME)
+    assert isinstance(outcome, Delivered)
+    assert SENT == sorted(held(server))
 
 
 def test_verify_finds_what_was_lost(server: ClearMLDouble, noted_run: Path) -> None:

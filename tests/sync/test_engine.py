@@ -1,4 +1,4 @@
-"""What one visit does, step by step, with a sink in memory: what is told, and what is remembered of it."""
+"""What one visit does, step by step, with a sink in memory: what is reported, and what is remembered."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def grow(path: Path) -> None:
 # -- a visit
 
 
-def test_a_first_visit_tells_everything_and_remembers_it(run: Path, sink: Memory) -> None:
+def test_a_first_visit_reports_everything_and_remembers_it(run: Path, sink: Memory) -> None:
     """Every step, every count, and the ledger to the last field."""
     of = planned(run)
     told = acknowledged(of.reports)
@@ -192,7 +192,7 @@ def test_a_first_visit_tells_everything_and_remembers_it(run: Path, sink: Memory
 
 
 def test_a_second_visit_asks_nobody(run: Path, sink: Memory) -> None:
-    """What was told is known from the ledger alone: its facts, the task, its address."""
+    """What was reported is known from the ledger alone: its facts, the task, its address."""
     first = last(run, sink)
     assert isinstance(first, Delivered)
     before = load(run)
@@ -202,7 +202,7 @@ def test_a_second_visit_asks_nobody(run: Path, sink: Memory) -> None:
 
 
 def test_what_changed_goes_over_what_is_there(run: Path, sink: Memory) -> None:
-    """It and the status; of these the ones that were told before go over, and the next visit knows them."""
+    """It and the status; of these the ones reported before go over, and the next visit knows them."""
     last(run, sink)
     grow(run)
     of = planned(run)
@@ -218,7 +218,7 @@ def test_what_changed_goes_over_what_is_there(run: Path, sink: Memory) -> None:
 
 @pytest.mark.parametrize("key", ["args/General", "epoch/1", "plot/results", "model", STATUS])
 def test_what_was_acknowledged_before_a_fault_is_remembered(run: Path, sink: Memory, key: str) -> None:
-    """The outcome counts it and what is left; the next visit tells the rest, and that alone."""
+    """The outcome counts it and what is left; the next visit reports the rest, and that alone."""
     of = planned(run)
     keys = [report.key for report in of.reports]
     arrived = acknowledged(of.reports[: keys.index(key)])
@@ -318,7 +318,7 @@ def test_force_sends_everything_over_everything(run: Path, sink: Memory) -> None
     assert set(keys) == sink.opened[3].over
 
 
-def test_new_makes_another_task_that_is_told_apart_before_it_is_made(run: Path, sink: Memory) -> None:
+def test_new_makes_another_task_that_is_distinct_before_it_is_made(run: Path, sink: Memory) -> None:
     """A crash between the two finds the same one."""
     last(run, sink)
     sink.fails = "open"
@@ -348,7 +348,7 @@ def test_new_makes_another_task_that_is_told_apart_before_it_is_made(run: Path, 
     assert opened.copy != sink.opened[3].copy
 
 
-def test_a_task_that_holds_nothing_is_told_everything(run: Path, sink: Memory) -> None:
+def test_everything_is_reported_to_a_task_that_holds_nothing(run: Path, sink: Memory) -> None:
     """Whatever the ledger says it had."""
     last(run, sink)
     grow(run)
@@ -357,7 +357,9 @@ def test_a_task_that_holds_nothing_is_told_everything(run: Path, sink: Memory) -
     assert (list(everything(run)), set()) == (sink.opened[1].keys, sink.opened[1].over)
 
 
-def test_another_server_is_told_everything_and_another_configuration_nothing(run: Path, sink: Memory) -> None:
+def test_everything_is_reported_to_another_server_and_nothing_for_another_configuration(
+    run: Path, sink: Memory
+) -> None:
     """The configuration says only that the server must be asked for; a server without a name is any."""
     first = last(run, sink)
     assert isinstance(first, Delivered)
@@ -377,8 +379,10 @@ def test_another_server_is_told_everything_and_another_configuration_nothing(run
     assert ("http://elsewhere", "third") == (load(run).server, load(run).configured)
 
 
-def test_another_server_behind_the_same_configuration_is_told_everything(run: Path, sink: Memory) -> None:
-    """Whenever there is something to tell, who it is told is looked at."""
+def test_everything_is_reported_to_another_server_behind_the_same_configuration(
+    run: Path, sink: Memory
+) -> None:
+    """Whenever there is something to report, who it is reported to is looked at."""
     last(run, sink)
     grow(run)
     sink.server = "http://elsewhere"
@@ -386,7 +390,7 @@ def test_another_server_behind_the_same_configuration_is_told_everything(run: Pa
     assert (None, list(everything(run))) == (sink.opened[1].task_id, sink.opened[1].keys)
 
 
-def test_a_task_that_is_given_is_told_what_it_lacks(run: Path, sink: Memory) -> None:
+def test_what_a_given_task_lacks_is_reported_to_it(run: Path, sink: Memory) -> None:
     """Another one than before, of which nothing is known; the same again is up to date."""
     last(run, sink)
     assert isinstance(last(run, sink, task_id="t9"), Delivered)
@@ -450,7 +454,7 @@ def test_what_a_plan_depends_on_unsettles_a_run(tmp_path: Path, sink: Memory) ->
 
 
 def test_a_live_run_is_never_settled_and_is_kept_alive_when_asked(tmp_path: Path, sink: Memory) -> None:
-    """Nothing is told where there is nothing to tell, but for the word that it goes on."""
+    """Nothing is reported where there is nothing to report, but for the ping that it goes on."""
     path = training(tmp_path / "train", stripped=False)
     now: dict[str, Any] = {"now": lambda: ENDED}
     again = run_of(path, ENDED).again
@@ -471,7 +475,7 @@ def test_a_live_run_is_never_settled_and_is_kept_alive_when_asked(tmp_path: Path
     assert "t1" == sink.opened[2].task_id
     assert STATUS in (sink.opened[2].keys or ())
     assert isinstance(last(path, sink, keep_alive=True), UpToDate)
-    put(path / "labels.jpg", JPEG, WROTE + 1)  # the same content, so that it is looked at and nothing is told
+    put(path / "labels.jpg", JPEG, WROTE + 1)  # the same content: it is looked at, and nothing is reported
     assert isinstance(last(path, sink, keep_alive=True), UpToDate)
     assert 3 == len(sink.opened)
 
@@ -502,8 +506,8 @@ def test_a_run_that_vanished_has_failed(run: Path, sink: Memory) -> None:
 # -- how it stands
 
 
-def test_a_settled_run_is_not_read_to_tell_how_it_stands(run: Path, sink: Memory) -> None:
-    """Its listing tells, whatever server is configured by now; to deliver to another one, it is read."""
+def test_a_settled_run_is_not_read_to_show_how_it_stands(run: Path, sink: Memory) -> None:
+    """Its listing shows it, whatever server is configured by now; to deliver to another one, it is read."""
     delivered = last(run, sink)
     args = run / "args.yaml"
     times = (args.stat().st_atime_ns, args.stat().st_mtime_ns)
@@ -516,8 +520,8 @@ def test_a_settled_run_is_not_read_to_tell_how_it_stands(run: Path, sink: Memory
     assert isinstance(last(run, sink, server_hint="other"), Failed)
 
 
-def test_how_a_run_stands_is_told_without_a_server(run: Path, sink: Memory) -> None:
-    """All is pending, then nothing; what is remembered is told of a settled one."""
+def test_how_a_run_stands_is_known_without_a_server(run: Path, sink: Memory) -> None:
+    """All is pending, then nothing; what is remembered is shown of a settled one."""
     facts = facts_of(run_of(run), planned(run), Wishes())
     told = acknowledged(planned(run).reports).events
     assert Pending(run, facts, None, None, told) == standing(run, work(sink))
@@ -540,7 +544,7 @@ def test_how_a_run_stands_is_told_without_a_server(run: Path, sink: Memory) -> N
 
 
 def test_a_task_keeps_what_it_was_made_with(run: Path, sink: Memory) -> None:
-    """Project, name and tags; whoever wishes for others is told, and --new makes one that has them."""
+    """Project, name and tags; whoever wishes for others gets a note, and --new makes one that has them."""
     assert isinstance(last(run, sink, wishes=Wishes("P/Q", "my run", ("a",))), Delivered)
     grow(run)
     delivered = last(run, sink)
@@ -584,7 +588,7 @@ def test_a_task_keeps_what_it_was_made_with(run: Path, sink: Memory) -> None:
 
 @pytest.mark.parametrize("facts", [{}, {"project": "p"}, {"name": "n"}])
 def test_a_task_of_unknown_names_keeps_none(run: Path, sink: Memory, facts: dict[str, object]) -> None:
-    """Where the ledger does not say both, the run's own are told of it."""
+    """Where the ledger does not hold both, the run's own are shown."""
     last(run, sink)
     with FileLedgers().hold(run) as held:
         held.save(replace(held.ledger, facts=facts))
@@ -652,7 +656,7 @@ def test_reading_back_writes_nothing_that_was_known(run: Path, sink: Memory) -> 
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_a_task_that_is_lost_after_its_proof_is_told_again(run: Path, sink: Memory) -> None:
+def test_a_task_that_is_lost_after_its_proof_is_reported_again(run: Path, sink: Memory) -> None:
     """Neither the task nor the proof is remembered."""
     last(run, sink, aim=Aim.DELIVER_AND_VERIFY)
     before = load(run)
@@ -732,14 +736,14 @@ def test_a_proof_is_no_reason_to_write_over_what_another_call_knows(
 
 
 def test_a_rehearsal_has_no_task(run: Path) -> None:
-    """What it would have told is counted like anything that is."""
+    """What it would have reported is counted like anything that is."""
     *_, delivered = visit(run, Work(Lazily(RecordingSink), NoLedgers(), "conf", now=lambda: LONG_AFTER))
     assert isinstance(delivered, Delivered)
     told = acknowledged(planned(run).reports)
     assert ("", None, told.events) == (delivered.task_id, delivered.url, delivered.events)
 
 
-def test_where_nothing_can_be_read_back_that_is_said(run: Path) -> None:
+def test_where_nothing_can_be_read_back_that_is_stated(run: Path) -> None:
     """A rehearsal has no server."""
     of = Work(Lazily(RecordingSink), FileLedgers(), "conf", aim=Aim.VERIFY, now=lambda: LONG_AFTER)
     *_, failed = visit(run, of)
@@ -765,6 +769,7 @@ FACTS = Facts(
     curve=(0.1, 0.2),
     events=7,
     missing=("a", "b"),
+    without=("model",),
 )
 
 
@@ -816,7 +821,7 @@ def test_facts_that_do_not_fit_are_unknown(wrong: dict[str, object]) -> None:
 
 
 def test_the_facts_of_a_run(run: Path) -> None:
-    """What is told in a line, with a curve of sixteen values at most, the first and the last among them."""
+    """What is shown in a line, with a curve of sixteen values at most, the first and the last among them."""
     rows = [f"{n},{n},1,0.5,{'nan' if n == 7 else n / 3000},1" for n in range(1, 33)]
     for count in (32, 17, 16):
         put(run / "results.csv", rows_of(*rows[:count]), WROTE)
@@ -869,7 +874,7 @@ def test_what_a_look_for_runs_gives_is_passed_on(tmp_path: Path, run: Path, sink
     assert 2 == len(sink.opened)
 
 
-def test_a_run_that_has_nothing_to_tell_is_handed_to_nobody(run: Path, sink: Memory) -> None:
+def test_a_run_that_has_nothing_to_report_is_handed_to_nobody(run: Path, sink: Memory) -> None:
     """Most have not, and a thread would cost more than the look."""
     last(run, sink)
     looked: list[bool] = []
@@ -884,7 +889,7 @@ def test_a_run_that_has_nothing_to_tell_is_handed_to_nobody(run: Path, sink: Mem
     assert [True] == looked
 
 
-def test_what_has_happened_is_told_while_there_is_nothing_to_visit(run: Path, sink: Memory) -> None:
+def test_what_has_happened_is_yielded_while_there_is_nothing_to_visit(run: Path, sink: Memory) -> None:
     """A stream that goes on for ever would else never end a run."""
     ended = threading.Event()
     seen = []
@@ -913,7 +918,7 @@ def test_a_live_run_of_a_stream_is_kept_alive(tmp_path: Path, sink: Memory) -> N
     assert 2 == len(sink.opened)
 
 
-def test_a_fault_of_ours_is_told_and_stops_no_other(tmp_path: Path, run: Path, sink: Memory) -> None:
+def test_a_fault_of_ours_is_reported_and_stops_no_other(tmp_path: Path, run: Path, sink: Memory) -> None:
     """With its cause, for the traceback; nothing of it is swallowed."""
     other = training(tmp_path / "other", name="other")
 

@@ -47,7 +47,7 @@ def asked(server: ClearMLDouble, since: int) -> list[str]:
 # -- upload, every few minutes ----------------------------------------------------------------------------
 
 
-def test_an_upload_tells_a_live_task_that_it_goes_on(server: ClearMLDouble, run: Path) -> None:
+def test_an_upload_pings_a_live_task(server: ClearMLDouble, run: Path) -> None:
     """Nothing new for 25 minutes: a ping, of which nothing is said; before that and after it, nothing."""
     assert isinstance(upload(run), Delivered)
     before = len(server.requests)
@@ -77,7 +77,7 @@ def test_cron_keeps_a_task_alive_through_an_epoch_of_ten_hours(server: ClearMLDo
         assert [] == server.run_watchdog()
 
 
-def test_a_ledger_from_the_future_says_nothing(server: ClearMLDouble, run: Path) -> None:
+def test_a_ledger_from_the_future_proves_nothing(server: ClearMLDouble, run: Path) -> None:
     """A clock that was wrong must not silence a task for years."""
     upload(run)
     age(run, -86400)
@@ -112,8 +112,8 @@ def test_an_ended_run_needs_no_word(server: ClearMLDouble, run: Path) -> None:
         os.utime(run / "labels.jpg", (written, written))
 
 
-def test_a_dry_run_and_an_export_tell_no_task(server: ClearMLDouble, run: Path, tmp_path: Path) -> None:
-    """They ask no server, whatever there is to tell it, and leave the ledger as it is."""
+def test_a_dry_run_and_an_export_ping_no_task(server: ClearMLDouble, run: Path, tmp_path: Path) -> None:
+    """They ask no server, whatever there is to report to it, and leave the ledger as it is."""
     upload(run)
     age(run, LONG)
     before, written = len(server.requests), (run / LEDGER_NAME).stat().st_mtime_ns
@@ -137,7 +137,7 @@ def watch(server: ClearMLDouble, run: Path) -> Watch:
 
 
 def test_a_word_is_two_small_requests(server: ClearMLDouble, run: Path, watch: Watch) -> None:
-    """The task is looked at, and told; the ledger is not written again for that."""
+    """The task is looked at, and pinged; the ledger is not written again for that."""
     watch.see(run)
     before, ledger = len(server.requests), (run / LEDGER_NAME).stat()
     outcomes = list(watch.outcomes(600))
@@ -150,7 +150,7 @@ def test_a_word_is_two_small_requests(server: ClearMLDouble, run: Path, watch: W
 def test_a_row_that_no_event_announced_is_found_by_a_word(
     server: ClearMLDouble, run: Path, watch: Watch
 ) -> None:
-    """What was written since the last visit is told as well."""
+    """What was written since the last visit is reported as well."""
     table = (run / "results.csv").read_text()
     kept, cut = (run / "results.csv").stat(), table.rstrip("\n").rpartition("\n")[0] + "\n"
     (run / "results.csv").write_text(cut)
@@ -169,7 +169,7 @@ def test_a_server_with_less_patience_shows_a_live_run_as_stopped_once(
     patience: int,
     hours: int,
 ) -> None:
-    """Whoever runs it has set fewer seconds; no endpoint tells, and the watch finds out."""
+    """Whoever runs it has set fewer seconds; no endpoint states it, and the watch finds out."""
     monkeypatch.setattr(state, "WATCHDOG_SECONDS", patience)
     stopped: list[str] = []
     server.before_request = lambda endpoint, number: stopped.extend(server.run_watchdog())

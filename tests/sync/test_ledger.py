@@ -118,7 +118,7 @@ def test_of_another_training_everything_is_pending() -> None:
 
 
 def test_where_anything_is_pending_so_is_the_status() -> None:
-    """To report to a task is to open it again, so its end must be told again, after everything else."""
+    """To report to a task is to open it again, so its end must be reported again, after everything else."""
     plan = plan_of(report("a"), report("status"))
     ledger = Ledger(run="k").acknowledge(plan.reports)
     assert () == ledger.pending(plan)
@@ -127,10 +127,10 @@ def test_where_anything_is_pending_so_is_the_status() -> None:
     ]
 
 
-def test_an_empty_ledger_says_nothing() -> None:
+def test_an_empty_ledger_holds_nothing() -> None:
     """Neither of a server nor of a training; and it is a value, which nobody changes."""
     said = {name: value for name in Ledger.__slots__ if (value := getattr(Ledger(), name)) is not None}
-    assert {"copy": "", "anew": False, "sent": {}, "facts": {}} == said
+    assert {"copy": "", "anew": False, "sent": {}, "facts": {}, "wanted": {}} == said
     with pytest.raises(AttributeError):
         Ledger().task = "5b1e"  # type: ignore[misc]
 
@@ -414,7 +414,7 @@ def test_a_save_that_fails_anywhere_leaves_the_old_ledger_or_the_new(
 def test_a_successor_that_somebody_takes_away_is_a_fault_of_the_disk(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run is still there, and so nobody is told that it is not."""
+    """The run is still there, and so nobody hears that it is not."""
     replace_ = os.replace
 
     def replaced(old: Path, new: Path) -> None:
@@ -713,7 +713,7 @@ def test_a_disk_that_is_full_leaves_the_ledger_to_the_state_directory(
     assert ("other", [LEDGER_NAME]) == (load(run).task, left_in(run))
 
 
-def test_a_disk_that_is_full_everywhere_is_said_with_a_way_out(
+def test_a_disk_that_is_full_everywhere_is_named_with_a_way_out(
     run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old ledger is still there."""
@@ -726,7 +726,7 @@ def test_a_disk_that_is_full_everywhere_is_said_with_a_way_out(
     assert FULL == load(run)
 
 
-def test_a_run_directory_that_vanished_is_said(run: Path) -> None:
+def test_a_run_directory_that_vanished_is_named(run: Path) -> None:
     """Before it is held, or while it is."""
     sentence = f"{run} is not there any more."
     with pytest.raises(LedgerUnwritable) as caught, FileLedgers().hold(run) as held:
@@ -738,7 +738,7 @@ def test_a_run_directory_that_vanished_is_said(run: Path) -> None:
     assert sentence == str(caught.value)
 
 
-def test_a_file_where_the_run_directory_was_is_said(run: Path) -> None:
+def test_a_file_where_the_run_directory_was_is_named(run: Path) -> None:
     """Then it is not there any more either."""
     run.rmdir()
     run.write_bytes(b"")
@@ -870,7 +870,7 @@ def test_a_user_without_a_home_keeps_the_ledger_at_the_run(
     assert "YOLO_CLEARML_STATE_DIR" in caught.value.hint
 
 
-def test_nowhere_to_write_is_said_with_a_way_out(
+def test_nowhere_to_write_is_named_with_a_way_out(
     run: Path, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state directory cannot be made either, or the run directory is none."""

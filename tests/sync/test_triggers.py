@@ -1,4 +1,4 @@
-"""What tells a watch that something happened: the system's events, and looking; on real folders."""
+"""How a watch notices that something happened: the system's events, and looking; on real folders."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="events differ from s
 
 
 class Told(Agenda):
-    """An agenda that remembers what it was told, and what a visit would have seen then."""
+    """An agenda that remembers what it was notified of, and what a visit would have seen then."""
 
     def __init__(self) -> None:
         super().__init__(lambda: None, threading.Event())
@@ -80,7 +80,7 @@ class Told(Agenda):
             self.news.notify_all()
 
     def comes(self, condition: Callable[[], bool], within: float = AT_LAST) -> bool:
-        """Wait until something told makes it true."""
+        """Wait until a notice makes it true."""
         with self.news:
             return self.news.wait_for(condition, within)
 
@@ -95,7 +95,7 @@ class Told(Agenda):
                 self.settle(UpToDate(item.run, Facts(state=RunState.FINISHED), None, None))
 
     def heard(self) -> list[tuple[str, bool]]:
-        """What was told since this was asked last."""
+        """What was noticed since this was asked last."""
         with self.news:
             told, self.told = self.told, []
         return told
@@ -141,7 +141,7 @@ def told() -> Told:
 
 @contextmanager
 def watching(told: Told, *roots: Path, kind: type[Lookout] = Lookout, **options: Any) -> Iterator[Lookout]:
-    """Listen to the real system, unless told otherwise; a word that is said is a failure."""
+    """Listen to the real system, unless asked otherwise; a word that is said is a failure."""
     said: list[str] = []
     with kind(list(roots), told, said.append, threading.Event(), **options) as lookout:
         yield lookout
@@ -150,7 +150,7 @@ def watching(told: Told, *roots: Path, kind: type[Lookout] = Lookout, **options:
 
 @contextmanager
 def looking(told: Told, *roots: Path, said: list[str] | None = None, **options: Any) -> Iterator[Lookout]:
-    """Look by hand, with a system that announces nothing, unless told otherwise."""
+    """Look by hand, with a system that announces nothing, unless asked otherwise."""
     options = {"observe": cast(Any, Silent), **options}
     words: list[str] = [] if said is None else said
     with ByHand(list(roots), told, words.append, threading.Event(), **options) as lookout:
@@ -543,7 +543,7 @@ class Limited:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
 @pytest.mark.parametrize("where", ["made", "start"])
 @pytest.mark.parametrize("good", [0, 1, 2, 3])
-def test_the_limits_of_inotify_are_told_once_and_polling_goes_on(
+def test_the_limits_of_inotify_are_named_once_and_polling_goes_on(
     tmp_path: Path, told: Told, number: int, where: str, good: int
 ) -> None:
     """At the start, or when it turns out later that a watch is lacking; with what to do about it."""
@@ -795,7 +795,7 @@ def test_a_run_that_turns_into_something_else(tmp_path: Path, told: Told) -> Non
 
 
 def test_a_fault_of_its_own_ends_the_watch(tmp_path: Path) -> None:
-    """It is raised where the watch ends, which is at once; nobody waits for what will never be told."""
+    """It is raised where the watch ends, which is at once; nobody waits for what will never be noticed."""
 
     class Broken(Told):
         @property

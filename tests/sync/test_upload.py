@@ -237,7 +237,7 @@ def test_many_runs_at_once_each_get_their_task(server: ClearMLDouble, make_run: 
 
 
 def test_one_bad_run_does_not_stop_the_others(server: ClearMLDouble, make_run: MakeRun) -> None:
-    """Each failure is told with its path and what to do; the other runs are done."""
+    """Each failure is printed with its path and what to do; the other runs are done."""
     good, bad = make_run("v8.4.190-detect"), make_run("v8.3.100-detect")
     (bad / "args.yaml").write_text("!!python/object/apply:os.system ['false']\n")
     outcomes = upload([good, bad])
@@ -265,7 +265,7 @@ def test_every_request_is_a_post_and_few_are_needed(server: ClearMLDouble, make_
     assert len(server.requests) <= 40
 
 
-def test_wishes_go_before_what_the_run_says(server: ClearMLDouble, make_run: MakeRun) -> None:
+def test_wishes_go_before_what_the_run_states(server: ClearMLDouble, make_run: MakeRun) -> None:
     """--project, --name and --tags."""
     upload([make_run()], wishes=Wishes(project="lab/shapes", name="baseline", tags=("a", "b")))
     task = the_task(server)
@@ -273,7 +273,7 @@ def test_wishes_go_before_what_the_run_says(server: ClearMLDouble, make_run: Mak
     assert ("lab/shapes", "baseline", ["a", "b"]) == told
 
 
-def test_the_model_goes_where_output_uri_says(
+def test_the_model_goes_where_output_uri_points(
     server: ClearMLDouble, make_run: MakeRun, tmp_path: Path
 ) -> None:
     """--output-uri with a folder: the weights lie there and the model's address says so."""
@@ -374,7 +374,7 @@ def test_a_copy_cut_short_takes_nothing_from_the_whole(
         one_in(2),
     ),
 )
-def test_no_directory_takes_from_its_task_what_others_have_told(
+def test_no_directory_takes_from_its_task_what_others_have_reported(
     server: ClearMLDouble, make_run: MakeRun, less: str, ledger: str
 ) -> None:
     """A copy with a ledger of its own, or of the whole; fewer rows, nothing that shows the end, or both."""
@@ -509,7 +509,9 @@ def test_a_file_server_that_takes_no_two_files_gets_them_one_by_one(
         assert wanted == end_state(lesser)
 
 
-def test_files_are_never_said_to_be_there_when_one_is_not(server: ClearMLDouble, make_run: MakeRun) -> None:
+def test_files_are_never_reported_to_be_there_when_one_is_not(
+    server: ClearMLDouble, make_run: MakeRun
+) -> None:
     """A file server that confirms nothing of a request and takes nothing alone leaves no event behind."""
     run = make_run("v8.4.190-detect")
     server.limit_files(parts=0)
@@ -537,7 +539,7 @@ def test_two_uploaders_that_race_end_with_one_task(server: ClearMLDouble, make_r
     assert 42 == len(server.scalars(task))
 
 
-def test_another_server_is_told_everything(
+def test_everything_is_uploaded_to_another_server(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ledger's acknowledgements are those of one server."""
@@ -649,7 +651,7 @@ def test_a_server_that_cannot_look_up_gets_no_task_more_each_time(
     assert {} == server.tasks
 
 
-def test_another_workspace_is_told_everything(
+def test_everything_is_uploaded_to_another_workspace(
     server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other credentials on the same address may be of another workspace, which knows nothing yet."""

@@ -68,8 +68,8 @@ def but_console(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_event_has_its_part() -> None:
-    """Or is what tells the run and its end, which are always reported."""
-    always = {events.Properties, events.Child, events.Status}
+    """Or states the run and its end, which are always reported, or has an option of its own."""
+    always = {events.Properties, events.Status, events.Child, events.Artifact}
     assert set(get_args(events.Event)) - always == set(events._PARTS)
     assert set(events._PARTS.values()) == set(Part)
 
@@ -96,6 +96,8 @@ def test_what_is_left_out_is_sent_when_it_is_wanted(
     assert isinstance(standing, UpToDate)
     assert (part.value,) == standing.facts.without
     count = len(server.requests)
+    (looked_at,) = status([small_run], Options(stale_after=1e6))  # anew, for another question
+    assert isinstance(looked_at, UpToDate)
     (outcome,) = upload([small_run], wanted=without(part))
     assert isinstance(outcome, UpToDate)
     assert (count, (part.value,)) == (len(server.requests), outcome.facts.without)
@@ -171,6 +173,8 @@ def test_a_lost_ledger_finds_the_task_by_what_was_sent(server: ClearMLDouble, sm
     (small_run / LEDGER_NAME).unlink()
     upload([small_run], wanted=few)
     assert {Part.IMAGES} == held(server)
+    (line,) = {event["msg"] for event in end_state(server)["tasks"].popitem()[1]["log"]}
+    assert "5 of 5 epochs. 2 debug images." in line
     upload([small_run])
     assert set(Part) == held(server)
 

@@ -304,7 +304,7 @@ def test_at_the_pace_it_was_recorded_at_it_ends_the_same(
 def test_killed_and_restarted_between_all_steps(
     server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, ledger: str
 ) -> None:
-    """A new watch at each step, with and without the ledger, tells what one that lives through it does."""
+    """A new watch at each step, with and without the ledger, reports what one that lives through it does."""
     steps, run = timeline(name), tmp_path / "run"
     clock = Clock(steps[0].at)
     for _, step, outcomes in replayed(steps, run, clock, lambda _: Watch(clock)):
@@ -348,7 +348,7 @@ def test_away_from_any_step_to_the_end(
 def test_away_between_any_two_steps(
     monkeypatch: pytest.MonkeyPatch, server: ClearMLDouble, tmp_path: Path, every: bool
 ) -> None:
-    """Killed after one step and back at another, it tells what had happened by then."""
+    """Killed after one step and back at another, it reports what had happened by then."""
     steps = timeline(RESUMED)
     looks = [n for n in looked_at(steps) if trained(steps[n])][::2]
     for first, second in chosen([*itertools.combinations(looks, 2)], every):
@@ -365,7 +365,7 @@ def test_away_between_any_two_steps(
             assert_by_now(double, RESUMED, steps[second], run)
 
 
-def test_a_death_nobody_saw_is_told_by_the_next_watch(server: ClearMLDouble, tmp_path: Path) -> None:
+def test_a_death_nobody_saw_is_reported_by_the_next_watch(server: ClearMLDouble, tmp_path: Path) -> None:
     """The watch and the training die; a watch that starts the next day stops the task."""
     steps, run = timeline(KILLED), tmp_path / "run"
     clock = Clock(steps[0].at)
@@ -398,7 +398,7 @@ def test_a_live_run_without_news_is_kept_alive(server: ClearMLDouble, tmp_path: 
     times = [began, *heard, clock.at]
     assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 1800
     assert 20 <= len(heard) <= 300
-    assert 2 >= (len(server.requests) - count) / len(heard)  # the task is looked at, and told
+    assert 2 >= (len(server.requests) - count) / len(heard)  # the task is looked at, and pinged
     assert_by_now(server, KILLED, steps[-1], run)
     (task,) = server.tasks.values()
     clock.at += 7300
@@ -407,7 +407,7 @@ def test_a_live_run_without_news_is_kept_alive(server: ClearMLDouble, tmp_path: 
 
 
 def test_a_restarted_watch_keeps_alive_what_it_finds(server: ClearMLDouble, tmp_path: Path) -> None:
-    """It cannot know when the server last heard of the run, so it tells at once, and goes on telling."""
+    """It cannot know when the server last heard of the run, so it pings at once, and goes on pinging."""
     steps, run = timeline(KILLED), tmp_path / "run"
     clock = Clock(steps[0].at)
     server.clock = clock
@@ -509,7 +509,7 @@ def test_a_task_that_a_person_aborted_is_left_alone_until_it_is_reset(
 def test_the_server_is_away_while_a_run_grows(
     server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Asked ever more rarely, at least once a minute; when it answers, everything is told within a minute."""
+    """Asked ever more rarely, at least once a minute; when it answers, all is reported within a minute."""
     steps, run = timeline(FINISHED[1]), tmp_path / "run"
     clock = Clock(steps[0].at)
     watch = Watch(clock)

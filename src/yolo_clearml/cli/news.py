@@ -167,7 +167,12 @@ class WatchLines:
             write_line(sys.stdout, line)
 
     def _notes(self, run: str, outcome: Delivered | UpToDate) -> None:
-        for note in outcome.notes:
+        facts = outcome.facts
+        missing = [
+            f"{'not sent' if fact in facts.left_out else 'not on disk'}: {fact}"
+            for fact in (facts.missing if self._verbose else ())
+        ]
+        for note in (*outcome.notes, *missing):
             if (outcome.run, note) not in self._noted:
                 self._noted.add((outcome.run, note))
                 self.say(f"{run}: {printable(note)}")

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from ..errors import YoloClearmlError
@@ -35,7 +35,7 @@ def open_whole(root: Path, stamp: FileStamp) -> Iterator[BinaryIO]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            packed = stack.enter_context(tempfile.TemporaryFile())
+            packed: Any = stack.enter_context(tempfile.TemporaryFile())  # on Windows a wrapper of one
             _pack(root, stamp, packed)
         except OSError as cause:
             raise Unpackable(

@@ -71,6 +71,7 @@ from ..sync.sinks import Delivery, Noted, Sent, Step, acknowledged
 from . import payloads, task_log
 from .payloads import Json
 
+_FOLDER = ".packed"  # of a model that is a folder; every zip there is a session to be imported
 _LONGEST_NAME = 180  # bytes of a file name; file systems take 255, the key and the endings need 17
 _LONGEST_PART = 100  # characters of a folder or file in the session; the file server refuses over 255
 _MOST_EVENTS = 1000  # on a line; the importer sends each line in one request
@@ -177,9 +178,9 @@ class _Session:
 
     def _weights(self, event: OutputModel) -> Path:
         """Where the copy of a model lies; that of best.pt has the name of the session."""
-        name = stored_name(event.file)
+        ending = _FOLDER if event.file.members else PurePosixPath(event.file.name).suffix
         of = "" if event.file.name == "weights/best.pt" else f"-{link_of(event.file.name)}"
-        return self._folder / f"{self._name}{of}{PurePosixPath(name).suffix}"
+        return self._folder / f"{self._name}{of}{ending}"
 
     def _write(self, events: Sequence[Event], archive: ZipFile) -> Iterator[Sent]:
         # by place, so that of two pictures with one place the last wins, as on a server
