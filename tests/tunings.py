@@ -1,6 +1,6 @@
 """Folders that ``model.tune()`` leaves, with their trainings, written as the tuner's own source writes them.
 
-To 8.4.39 (``engine/tuner.py`` of 8.3.100): tune_results.csv, appended a row at a time by ``",".join(map(str,
+To 8.4.36 (``engine/tuner.py`` of 8.3.100): tune_results.csv, appended a row at a time by ``",".join(map(str,
 [round(fitness, 5), *values]))``; trainings train, train2, ... beside it. Of 8.4.190: tune_results.ndjson, a
 ``json.dumps`` of each record; trainings multitrain/<data set>, multitrain2/<data set>, ... In both,
 best_hyperparameters.yaml is a comment and ``yaml.dump(..., sort_keys=False, allow_unicode=True)``.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import MakeRun, long_after
-from tunings import BEGAN, ROWS, Tuned, tuned
+from conftest import GOLDEN, MakeRun, long_after
+from tunings import BEGAN, ROWS, TRAINED, WHERE, Tuned, tuned
 
 from yolo_clearml.errors import RunUnreadable
 from yolo_clearml.events import RunState
@@ -42,6 +44,37 @@ def records(it: Tuned) -> list[dict[str, object]]:
 def write(it: Tuned, *lines: object) -> None:
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     (it.folder / "tune_results.ndjson").write_text("".join(f"{text}\n" for text in texts))
+
+
+# -- what the releases write --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("release", "width"), [("8.0.180", 23), ("8.3.100", 24), ("8.4.37", 27), ("8.4.190", 27)]
+)
+def test_what_each_form_of_the_tuner_writes(
+    make_run: MakeRun, tmp_path: Path, release: str, width: int
+) -> None:
+    """Text files as the tuner's own source wrote them, run with a trainer that only made folders."""
+    folder = tmp_path / "runs" / "tune"
+    shutil.copytree(GOLDEN / "tunings" / f"v{release}", folder)
+    named = {"8.4.37": "train3", "8.4.190": "multitrain3/coco8"}.get(release, "train2")
+    training = make_run(TRAINED, named)
+    args = training / "args.yaml"
+    text = re.sub(r"^save_dir: .*$", f"save_dir: {WHERE}/{named}", args.read_text(), flags=re.MULTILINE)
+    args.write_text(text)
+    run = scan(folder, long_after())
+    assert isinstance(run, Run)
+    assert run.tuning is not None
+    assert (RunState.FINISHED, 3, 2, width) == (
+        *(run.state, run.tuning.asked, run.tuning.best_iteration),
+        len(run.table.columns),
+    )
+    assert (0.41235, 0.52346, 0.5) == run.table.column("fitness")
+    assert [named] == [trial.place for trial in run.tuning.trials]
+    best = {n: v for n, v in zip(run.table.columns, run.table.rows[1].values, strict=True) if n != "fitness"}
+    assert best == run.tuning.best
+    assert () == run.unfit + run.table.malformed
 
 
 # -- rows and states ----------------------------------------------------------------------------------------

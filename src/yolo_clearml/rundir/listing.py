@@ -26,7 +26,7 @@ _PICTURE = re.compile(
 VALIDATED = re.compile(r"(val.*|confusion_matrix.*|.*_curve)\.(jpg|png)", re.DOTALL)
 WEIGHTS = ("weights/best.pt", "weights/last.pt")
 ARGUMENT_FILES = ("args.yaml", "opt.yaml")
-# what `model.tune()` leaves (ultralytics/engine/tuner.py): to 8.4.39 the second, from 8.4.42 on the first
+# what `model.tune()` leaves (ultralytics/engine/tuner.py): to 8.4.36 the second, from 8.4.37 on the first
 TUNING_RESULTS = ("tune_results.ndjson", "tune_results.csv")
 TUNING_BEST = "best_hyperparameters.yaml"
 TUNING_PICTURES = ("tune_fitness.png", "tune_scatter_plots.png")

@@ -2,16 +2,16 @@
 
 What it holds was read in the sources of 8.0.180 to 8.4.190 (ultralytics/engine/tuner.py):
 
-    tune_results.csv      to 8.4.39: fitness,lr0,...; a row an iteration, appended when its training has ended
-    tune_results.ndjson   from 8.4.42 on: {"iteration", "fitness", "hyperparameters", "datasets"}, later with
-                          "save_dirs", the trainings of the iteration by data set
+    tune_results.csv      to 8.4.36: fitness,lr0,...; a row an iteration, appended when its training has ended
+    tune_results.ndjson   from 8.4.37 on: {"iteration", "fitness", "hyperparameters", "datasets", and
+                          "save_dirs"}: the trainings of the iteration by data set
     best_hyperparameters.yaml   after each row: "# 3/300 iterations complete (12.34s)", "# Best fitness=0.5
                           observed at iteration 2", "# Best fitness model is <save_dir>", and the values
     weights/*.pt          of the best iteration so far; with several data sets below a folder for each
     tune_fitness.png, tune_scatter_plots.png
 
-The trainings lie beside it, as train, train2, ... or multitrain/<data set>, multitrain2/<data set>, ... No
-release writes into a training which tuning began it. So it is the tuning's where the tuning states its
+The trainings lie beside it, as train, train2, ... or, from 8.4.132 on, multitrain/<data set>, multitrain2/...
+No release writes into a training which tuning began it. So it is the tuning's where the tuning states its
 save_dir, as the training's own args.yaml does; or where it was trained with all hyperparameters of a row that
 was mutated. Those of the first row are the user's own, which any training beside it may have.
 """

@@ -71,9 +71,9 @@ def done(outcome: Outcome) -> Delivered | UpToDate:
 def test_a_tuning_is_a_task_with_its_trainings_as_children(
     server: ClearMLDouble, make_run: MakeRun, new: bool
 ) -> None:
-    """In one upload of them all, although the folder of the tuning comes before some of its trainings."""
+    """In one upload of them all, although the folder of the tuning is given before its trainings."""
     it = tuned(make_run, new)
-    outcomes = upload([it.folder.parent], jobs=4)
+    outcomes = upload([it.folder, it.folder.parent])
     assert [] == fails(outcomes)
     assert it.folder == outcomes[-1].run
     task = task_of(server)
@@ -133,6 +133,20 @@ def test_a_training_that_comes_later_becomes_a_child(server: ClearMLDouble, tuni
     assert {"completed"} == {task["status"] for task in server.tasks.values()}
     (standing,) = status([tuning.folder])
     assert isinstance(standing, UpToDate)
+
+
+def test_a_training_that_is_copied_to_its_place_later(
+    server: ClearMLDouble, tuning: Tuned, tmp_path: Path
+) -> None:
+    """Nothing in the tuning's own folder changes by that."""
+    late = tuning.trainings[1].parent
+    late.rename(tmp_path / "elsewhere")
+    upload([tuning.folder.parent])
+    assert {"multitrain2/coco8"} == family(server)
+    assert isinstance(upload([tuning.folder])[0], UpToDate)
+    (tmp_path / "elsewhere").rename(late)
+    upload([tuning.folder.parent])
+    assert 2 == len(family(server))
 
 
 def test_a_training_that_was_uploaded_before_stays_as_it_ended(server: ClearMLDouble, tuning: Tuned) -> None:
