@@ -161,6 +161,35 @@ def test_a_training_that_was_uploaded_before_stays_as_it_ended(server: ClearMLDo
         assert "parent" in changed
 
 
+def test_a_task_that_a_person_has_published_is_left_as_it_is(server: ClearMLDouble, tuning: Tuned) -> None:
+    """That is stated, and nothing that verify would ask for."""
+    upload(tuning.trainings)
+    published, _ = server.tasks.values()
+    server.ask("tasks.publish", task=published["id"], force=True)
+    before = dict(server.tasks[published["id"]])
+    (outcome,) = upload([tuning.folder], aim=Aim.DELIVER_AND_VERIFY)
+    assert before == server.tasks[published["id"]]
+    assert 1 == len(family(server))
+    assert any("were published, archived or closed" in note for note in done(outcome).notes)
+    proof = done(outcome).proof
+    assert proof is not None
+    assert () == proof.differences
+    assert isinstance(upload([tuning.folder])[0], UpToDate)
+
+
+def test_a_task_of_its_name_is_not_taken_for_it(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Nobody but this tool reports a tuning, so no other task is looked at, and none is spoken of."""
+    it = tuned(make_run, trainings=())
+    (it.folder / "best_hyperparameters.yaml").unlink()
+    project = server.ask("projects.create", name="Ultralytics", description="")["id"]
+    for project in (project, server.ask("projects.create", name="YOLOv8", description="")["id"]):
+        other = server.ask("tasks.create", name="tune", project=project, type="training")["id"]
+        server.ask("tasks.started", task=other)
+    (outcome,) = upload([it.folder])
+    assert not [note for note in done(outcome).notes if "may hold this run" in note]
+    assert not server.scalars(other)
+
+
 def test_a_neighbour_is_no_child(server: ClearMLDouble, make_run: MakeRun) -> None:
     """Not a training of the same hyperparameters as the first row, nor one that only lies there."""
     it = tuned(make_run, new=False, trainings=(1, 2))

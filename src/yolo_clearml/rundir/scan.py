@@ -59,9 +59,9 @@ def scan(
     nothing has written to has died; None: half an hour, or three of its longest epochs. Links are followed
     into the folders ``follow``, real paths, alone. Raises RunUnreadable.
     """
-    if is_tuning(path):
-        return scan_tuning(path, now, stale_after, follow)
     try:
+        if is_tuning(path):
+            return scan_tuning(path, now, stale_after, follow)
         held = read_contents(path, follow)
     except RunHeldOpen as error:
         return NotARun(

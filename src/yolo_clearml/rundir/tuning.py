@@ -315,7 +315,10 @@ def _trials(
     if names and mutated:
         places |= {place for place in _folders(home, path) if _values(home / place, names) in mutated}
     for place in sorted(places):
-        known = _identity(home / place, tuple(follow), _stamp_of(home / place))
+        try:
+            known = _identity(home / place, tuple(follow), _stamp_of(home / place))
+        except RunUnreadable:
+            continue  # its own visit reports that
         if known is not None:
             key, first_rows, releases = known
             yield Trial(place, key, first_rows), releases
@@ -376,11 +379,8 @@ def _stamp_of(path: Path) -> tuple[int, ...]:
 def _identity(
     path: Path, follow: tuple[Path, ...], stamp: tuple[int, ...]
 ) -> tuple[str, tuple[str, ...], Releases] | None:
-    """Give the key, first rows and releases of a training; None where it has no row, or cannot be read."""
-    try:
-        held = read_contents(path, follow)
-    except RunUnreadable:
-        return None  # its own visit reports that
+    """Give the key, first rows and releases of a training; None where it has no row. Raises RunUnreadable."""
+    held = read_contents(path, follow)
     if not held.rows.rows:
         return None
     table = latest_rows(held.rows)

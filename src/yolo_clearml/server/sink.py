@@ -125,7 +125,8 @@ class ClearmlSink:
                 return no_task(task_id)
             ours = mark_of(task) is None and key_of(task) is not None
             same = operator.eq if ours else Measure.of(plan).same
-            verdict = reader.verify(api, plan, root, str(task["id"]), same, children.parents(api, plan))
+            parents = children.parents(api, plan, str(task["id"]))
+            verdict = reader.verify(api, plan, root, str(task["id"]), same, parents)
             verdict = verdict if ours else adoption.but_for_better(plan, verdict, task)
             if is_closed(task, stopped=not ours):
                 verdict = but_for_added(verdict)
