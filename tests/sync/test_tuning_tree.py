@@ -182,8 +182,8 @@ def test_a_task_of_its_name_is_not_taken_for_it(server: ClearMLDouble, make_run:
     it = tuned(make_run, trainings=())
     (it.folder / "best_hyperparameters.yaml").unlink()
     project = server.ask("projects.create", name="Ultralytics", description="")["id"]
-    for project in (project, server.ask("projects.create", name="YOLOv8", description="")["id"]):
-        other = server.ask("tasks.create", name="tune", project=project, type="training")["id"]
+    for home in (project, server.ask("projects.create", name="YOLOv8", description="")["id"]):
+        other = server.ask("tasks.create", name="tune", project=home, type="training")["id"]
         server.ask("tasks.started", task=other)
     (outcome,) = upload([it.folder])
     assert not [note for note in done(outcome).notes if "may hold this run" in note]
