@@ -24,21 +24,21 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "ground": ("errors", "events", "system", "held_file"),
     "rundir": (
         *("choice", "results_csv", "files", "places", "arguments", "checkpoint", "release", "times"),
-        *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state", "scan"),
-        *("finding", "identity", "exports", "packing", "further"),
+        *("relatives", "fitness", "dating", "ending", "mixed", "run", "listing", "contents", "state"),
+        *("identity", "tuning", "scan", "finding", "exports", "packing", "further"),
     ),
     "replay": (
-        *("eras", "draft", "placeholders", "names", "parameters", "pictures", "guess", "models", "rules"),
-        *("wanted", "figures"),
+        *("eras", "draft", "placeholders", "names", "parameters", "pictures", "guess", "models"),
+        *("tuning", "rules", "wanted", "figures"),
     ),
     "sync": (
-        *("ledger", "verdict", "sinks", "outcomes", "work", "placing", "visit", "engine", "silence"),
-        *("agenda", "triggers", "checks"),
+        *("ledger", "verdict", "sinks", "outcomes", "family", "work", "placing", "visit", "engine"),
+        *("silence", "agenda", "triggers", "checks"),
     ),
     "server": (
         *("payloads", "task_log", "compare", "exchange", "storage_failures", "storage", "file_server"),
         *("session", "api", "ownership", "reader", "recognition", "adoption", "siblings", "destination"),
-        *("tasks", "moving", "batches", "uploads", "models", "artifacts", "delivery", "sink"),
+        *("tasks", "children", "moving", "batches", "uploads", "models", "artifacts", "delivery", "sink"),
         *("offline", "diagnosis"),
     ),
     "top": ("library",),

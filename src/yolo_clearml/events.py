@@ -160,6 +160,15 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """A training of a tuning: its task, if ClearML has one, is to be a child of the tuning's."""
+
+    place: str  # from the folder that the tuning lies in, with forward slashes
+    key: str  # the training's own key
+    first_rows: tuple[str, ...]  # as in Plan
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the task's status should be."""
 
@@ -176,6 +185,7 @@ Event: TypeAlias = (
     | DrawnPlot
     | OutputModel
     | Artifact
+    | Child
     | Status
 )
 
@@ -289,6 +299,7 @@ class Plan:
     first_rows: tuple[str, ...] = ()  # digests that distinguish trainings of one key; see identity.py
     unsure: frozenset[int] = frozenset()  # iterations that the run itself holds twice, so that they do not
     unwanted: frozenset[Part] = frozenset()  # what a person has left out
+    type: str = "training"  # of the task; "optimizer" for a tuning
 
     @property
     def wanted(self) -> tuple[Report, ...]:

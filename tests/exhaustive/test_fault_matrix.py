@@ -40,7 +40,8 @@ from double import (
 from endpoints import UNNAMED, endpoints_in_source
 from live import expected, report_live
 from timelines import Clock, Watch
-from uploading import end_state, upload
+from tunings import as_tuning
+from uploading import end_state, fails, upload
 
 from yolo_clearml.errors import Exit
 from yolo_clearml.replay.rules import Wishes
@@ -217,6 +218,11 @@ def noted(stage: Stage) -> None:
     stage.options["wanted"] = Wanted(artifacts=FileChoice(("notes.txt",)))
 
 
+def tuned(stage: Stage) -> None:
+    """A tuning whose one training was uploaded before."""
+    assert [] == fails(upload([as_tuning(stage.run)], timeout=PATIENT))
+
+
 LOGIN = {"auth.login", "tasks.get_all_ex"}
 SEND = {"tasks.started", "tasks.edit_hyper_params", "events.add_batch", "files:POST", "tasks.completed"}
 SEND |= {"events.get_task_log"}
@@ -243,6 +249,10 @@ SCENARIOS: dict[str, tuple[Prepare, set[str]]] = {
     "verify": (uploaded, LOGIN | READ),
     "moved": (moved, LOGIN | MAKE - {"tasks.create"} | {"tasks.update"}),
     "artifacts": (noted, LOGIN | MAKE | SEND | MODEL | {"tasks.add_or_update_artifacts"}),
+    "tuning": (
+        tuned,
+        LOGIN | MAKE - {"projects.create"} | SEND | MODEL | {"tasks.edit"},
+    ),
     "grown": (
         grown,
         LOGIN | SEND - {"tasks.started"} | MODEL | {"projects.get_all_ex", "tasks.edit_runtime"},
@@ -259,6 +269,7 @@ STRUCK = {
     "grown": {"tasks.edit_runtime"},
     "moved": {"tasks.update", "projects.create"},
     "artifacts": {"tasks.add_or_update_artifacts"},
+    "tuning": {"tasks.edit"},
 }
 
 

@@ -21,6 +21,7 @@ from conftest import FEW_AND_EVERY, Doubles, chosen, numbers, sampled
 from double import ClearMLDouble
 from killing import WHEN, Abandoned, hidden, killed_at_request, killed_at_step
 from test_cli import COMMAND
+from tunings import as_tuning
 from uploading import end_state, fails
 from uploading import upload as upload_soon
 
@@ -83,6 +84,11 @@ def with_notes(double: ClearMLDouble, run: Path) -> None:
     os.utime(run / "notes.txt", (1.6e9, 1.6e9))
 
 
+def with_a_tuning(double: ClearMLDouble, run: Path) -> None:
+    """Upload the training, and put into its place the tuning that it is of."""
+    told(double, as_tuning(run))
+
+
 def made_by_hand(double: ClearMLDouble, run: Path) -> None:
     """Make an empty task of another name."""
     project = double.ask("projects.create", name="elsewhere", description="")["id"]
@@ -118,6 +124,7 @@ CASES = {
     "--artifacts": Case(
         with_notes, 8, {"wanted": Wanted(artifacts=FileChoice(("notes.txt",)))}, since="models.create"
     ),
+    "of a tuning": Case(with_a_tuning, 14),
     **{f"--without {part.value}": Case(nothing, 8, {"wanted": Wanted(frozenset({part}))}) for part in Part},
 }
 

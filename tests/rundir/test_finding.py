@@ -45,12 +45,13 @@ def test_runs_are_found_in_every_layout_and_in_order(tmp_path: Path) -> None:
 
 
 def test_what_only_looks_like_a_run(make_run: MakeRun, tmp_path: Path) -> None:
-    """Validation, prediction and tuning are named, and a tuning's trainings are found."""
+    """Validation and prediction are named, and so is a tuning without results; its trainings are found."""
     make_run("v8.4.190-val", "val")
     make_run("v8.4.190-predict", "predict")
     make(tmp_path / "runs" / "tune", "tune_results.ndjson", "tune_fitness.png", "best_hyperparameters.yaml")
     make(tmp_path / "runs" / "multitrain" / "train", "args.yaml")
-    assert ["train", "predict?", "tune?", "val?"] == found(tmp_path)
+    make(tmp_path / "runs" / "tune2", "best_hyperparameters.yaml")
+    assert ["train", "predict?", "tune", "tune2?", "val?"] == found(tmp_path)
 
 
 def test_a_stray_picture_hides_no_runs(tmp_path: Path) -> None:
@@ -177,8 +178,6 @@ def reasons(path: Path) -> dict[str, str]:
         (("confusion_matrix.png",), "a validation"),
         (("val_batch0_pred.jpg",), "a validation"),
         (("val_batch0_labels.jpg", "predictions.json"), "a validation"),
-        (("tune_results.csv",), "a hyperparameter search"),
-        (("tune_results.ndjson", "tune_fitness.png"), "a hyperparameter search"),
         (("best_hyperparameters.yaml",), "a hyperparameter search"),
     ],
 )

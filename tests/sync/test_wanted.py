@@ -69,7 +69,7 @@ def but_console(state: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_event_has_its_part() -> None:
     """Or states the run and its end, which are always reported, or has an option of its own."""
-    always = {events.Properties, events.Status, events.Artifact}
+    always = {events.Properties, events.Status, events.Child, events.Artifact}
     assert set(get_args(events.Event)) - always == set(events._PARTS)
     assert set(events._PARTS.values()) == set(Part)
 

@@ -13,6 +13,7 @@ from ..errors import shown_value
 from ..events import (
     STATUS,
     Artifact,
+    Child,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -80,6 +81,8 @@ def _event_lines(event: Event) -> Iterator[str]:
             yield f"model    {event.name} <- {event.file.name} ({event.file.size} bytes, labels: {labels})"
         case Artifact():
             yield f"artifact {event.name} ({event.file.size} bytes)"
+        case Child():
+            yield f"child    {event.place}"
         case Status(state):
             word = {RunState.LIVE: "in_progress", RunState.FINISHED: "completed", RunState.STOPPED: "stopped"}
             yield f"status   {word[state]}"

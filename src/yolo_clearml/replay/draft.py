@@ -36,7 +36,8 @@ class Iterations:
     def __init__(self, run: Run) -> None:
         # zero-based to 8.0.161 and in YOLOv5, one-based from 8.0.162; a file that shows epoch 0 settles it
         rows = run.table.rows
-        self.first = 0 if run.yolov5 or rows[0].epoch == 0 else 1
+        # a tuning's are as its own figure and header count them, from 1
+        self.first = 0 if run.yolov5 or rows[0].epoch == 0 or run.tuning is not None else 1
         self.last = rows[-1].epoch - self.first
 
     def of(self, row: Row) -> int:

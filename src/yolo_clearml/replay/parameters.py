@@ -19,6 +19,7 @@ from .eras import Era
 from .names import save_dir
 from .placeholders import UNKNOWN, stated_data, stated_model, stated_task
 
+ITERATIONS = "iterations"  # the property that states how many a tuning has had
 # what tasks are compared by; those that were made before it was added lack it
 COMPARED = {"dataset": stated_data, "model": stated_model, "task": stated_task}
 

@@ -31,6 +31,7 @@ from .models import report_best
 from .names import Wish, save_dir, task_names
 from .parameters import connected, user_properties
 from .pictures import note_unsent_pictures, report_pictures
+from .tuning import plan_tuning
 
 _LONGEST_METRIC = 200  # characters; ClearML's index refuses names of more than 32,766 bytes
 _MAIN_METRICS = (
@@ -39,6 +40,7 @@ _MAIN_METRICS = (
     "metrics/mAP50-95(B)",
     "metrics/accuracy_top1",
     "metrics/mAP_0.5:0.95",
+    "fitness",  # a tuning's
 )
 
 
@@ -57,6 +59,9 @@ def plan(run: Run, wishes: Wishes) -> Plan:
 
     Where the release is not known, and those that it may be did not all report this alike, a note states it.
     """
+    if run.tuning is not None:
+        asked = (wishes.project, wishes.name)
+        return plan_tuning(run, run.tuning, asked, wishes.tags, wishes.rules)
     planned = _plan(run, wishes, era_by(run, wishes.rules))
     if run.releases.known or run.relative is not None or wishes.rules is not None:
         return planned
@@ -130,6 +135,8 @@ def main_metric(run: Run) -> tuple[str, float, float] | None:
 
 def fitness_by_epoch(run: Run, wishes: Wishes) -> tuple[float, ...]:
     """Give Ultralytics' fitness of each epoch, as its release reckons it; epochs without one are left out."""
+    if run.tuning is not None:
+        return tuple(filter(math.isfinite, run.table.column("fitness") or ()))
     era = era_by(run, wishes.rules)
     values = (_fitness(_metrics(run, row), era) for row in run.table.rows)
     return tuple(value for value in values if math.isfinite(value))

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from .. import system
 from ..errors import UsageError
 from .choice import EVERY_RUN, Choice
-from .listing import ARGUMENT_FILES
+from .listing import ARGUMENT_FILES, TUNING_BEST, TUNING_RESULTS
 from .run import NotARun
 
 Found: TypeAlias = "Path | NotARun"
@@ -23,7 +23,7 @@ _RUN_FILES = (*ARGUMENT_FILES, "results.csv")
 # What other commands of Ultralytics leave in a save_dir and no training does, without args.yaml.
 _LEFTOVERS = (
     ("a validation", ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")),
-    ("a hyperparameter search", ("tune_results.ndjson", "tune_results.csv", "best_hyperparameters.yaml")),
+    ("a hyperparameter search", (TUNING_BEST,)),
 )
 _PREDICTION = re.compile(r"predict\d*")  # the name Ultralytics gives; of what is in it nothing is sure
 
@@ -124,6 +124,8 @@ def _look_into(place: Path) -> Folder:
     if not names.isdisjoint(_RUN_FILES):
         return Folder(place, ())
     below = tuple(place / name for name in sorted(e.name for e in entries if system.is_folder(e)))
+    if not names.isdisjoint(TUNING_RESULTS):
+        return Folder(place, below)
     what = next((what for what, files in _LEFTOVERS if not names.isdisjoint(files)), None)
     if what is None and _PREDICTION.fullmatch(place.name) and len(names) > len(below):
         what = "a prediction"
@@ -137,6 +139,6 @@ def run_around(path: Path, root: Path) -> Path | None:
     place = root
     for part in ("", *path.relative_to(root).parts):
         place = place / part
-        if any(os.path.lexists(system.reach(place / name)) for name in _RUN_FILES):
+        if any(os.path.lexists(system.reach(place / name)) for name in (*_RUN_FILES, *TUNING_RESULTS)):
             return place
     return None

@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from .results_csv import Table
 from .run import Run
 
 # Of releases without a time column: each is in default.yaml from 8.0.100 to 8.3.8, or in YOLOv5's opt.yaml.
@@ -50,25 +51,30 @@ NO_DIGEST = "-"  # in place of the digest of a row that is not there, or there t
 
 def run_key(run: Run) -> str:
     """Give the run's own key, 32 hex digits."""
+    return key_of(run.first_row, run.args, run.table)
+
+
+def key_of(first_row: bytes, args: Mapping[str, object], table: Table) -> str:
+    """Give the key of a run by its first row, without its end, its arguments and its table."""
     stated: list[object] = [
-        ",".join(f"{float(cell):.6g}" for cell in run.first_row.split(b",")),  # as 8.3.9 and later write it
-        str(run.args.get("name")),
-        str(run.args.get("save_dir")),
+        ",".join(f"{float(cell):.6g}" for cell in first_row.split(b",")),  # as 8.3.9 and later write it
+        str(args.get("name")),
+        str(args.get("save_dir")),
     ]
-    if not _is_timed(run):
-        stated += _arguments(run)
+    if not _is_timed(table):
+        stated += _arguments(args)
     return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:32]
 
 
-def _is_timed(run: Run) -> bool:
-    return "time" in run.table.columns
+def _is_timed(table: Table) -> bool:
+    return "time" in table.columns
 
 
-def _arguments(run: Run) -> Iterator[tuple[str, str]]:
+def _arguments(args: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name in _LEFT_ALONE:
-        if name not in run.args or (name == "epochs" and run.args.get("time")):
+        if name not in args or (name == "epochs" and args.get("time")):
             continue
-        yield name, _plain(str(run.args[name]))
+        yield name, _plain(str(args[name]))
 
 
 def _plain(text: str) -> str:
@@ -81,12 +87,15 @@ def _plain(text: str) -> str:
 
 def first_rows(run: Run) -> tuple[str, ...]:
     """Digest the first rows, 8 hex digits each, from the first iteration on; of a run with ``time``, none."""
-    if _is_timed(run):
+    return first_rows_of(run.table, run.repeated)
+
+
+def first_rows_of(table: Table, repeated: Collection[int]) -> tuple[str, ...]:
+    """Digest the first rows of a table with one row per epoch, of which some were ``repeated``."""
+    if _is_timed(table):
         return ()
-    first = run.table.rows[0].epoch
-    values = {
-        row.epoch - first: row.values for row in run.table.rows[:_ROWS] if row.epoch not in run.repeated
-    }
+    first = table.rows[0].epoch
+    values = {row.epoch - first: row.values for row in table.rows[:_ROWS] if row.epoch not in repeated}
     digests = [hashlib.sha256(repr(v).encode()).hexdigest()[:8] for v in values.values()]
     by_iteration = dict(zip(values, digests, strict=True))
     last = min(max(by_iteration, default=-1), _ROWS - 1)

@@ -26,7 +26,16 @@ _PICTURE = re.compile(
 VALIDATED = re.compile(r"(val.*|confusion_matrix.*|.*_curve)\.(jpg|png)", re.DOTALL)
 WEIGHTS = ("weights/best.pt", "weights/last.pt")
 ARGUMENT_FILES = ("args.yaml", "opt.yaml")
-_DATA_FILES = frozenset({*WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"})
+# what `model.tune()` leaves (ultralytics/engine/tuner.py): to 8.4.36 the second, from 8.4.37 on the first
+TUNING_RESULTS = ("tune_results.ndjson", "tune_results.csv")
+TUNING_BEST = "best_hyperparameters.yaml"
+TUNING_PICTURES = ("tune_fitness.png", "tune_scatter_plots.png")
+_DATA_FILES = frozenset(
+    {
+        *(*WEIGHTS, *ARGUMENT_FILES, "hyp.yaml", "results.csv"),
+        *(*TUNING_RESULTS, TUNING_BEST, *TUNING_PICTURES),
+    }
+)
 
 
 # name within the run, size in bytes, mtime in nanoseconds; where it is behind a link, or what is in its place

@@ -7,6 +7,7 @@ releases; a byte order mark and CRLF line ends, as spreadsheets leave them, chan
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 _CELL = r"\s*[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf)\s*"  # a number, padded or not
@@ -116,6 +117,12 @@ def latest_rows(table: Table) -> Table:
     """Keep one row per epoch, the last: a run killed before its checkpoint repeats an epoch on resume."""
     latest = {row.epoch: row for row in table.rows}
     return replace(table, rows=tuple(latest[epoch] for epoch in sorted(latest)), misfits=())
+
+
+def repeated_epochs(table: Table) -> frozenset[int]:
+    """Give the epochs that have more than one row."""
+    counts = Counter(row.epoch for row in table.rows)
+    return frozenset(epoch for epoch, count in counts.items() if count > 1)
 
 
 def _header(line: bytes) -> tuple[str, ...] | None:

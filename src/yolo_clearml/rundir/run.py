@@ -20,6 +20,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A training that a tuning is shown to have begun."""
+
+    place: str  # from the folder that the tuning lies in, with forward slashes
+    key: str  # see identity.py, as the next
+    first_rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a folder of `model.tune()` holds beside its rows."""
+
+    asked: int | None  # iterations; None: nothing shows it
+    best: Mapping[str, object]  # hyperparameters; empty where there are none yet
+    best_iteration: int | None  # as printed, from 1
+    trials: tuple[Trial, ...]  # that are on disk
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Everything known about one training, read from its directory and from nowhere else."""
 
@@ -45,6 +64,7 @@ class Run:
     dated: Dated = Dated.FILES  # what the times rest on
     clock: str | None = None  # what was assumed of zones and of clocks that differ, in words
     artifacts: Mapping[str, FileStamp] = field(default_factory=dict)  # further files that were asked for
+    tuning: Tuning | None = None  # then it is no training, and a row is an iteration
     since: int | None = None  # nanoseconds; files older are of an earlier training; None: nothing shows that
 
 

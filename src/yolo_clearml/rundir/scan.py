@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from .places import (
 )
 from .relatives import Relative, relative_of
 from .release import Releases, guess_releases, known_release, parse_release
-from .results_csv import Table, latest_rows
+from .results_csv import Table, latest_rows, repeated_epochs
 from .run import NotARun, Run
 from .state import (
     before_first_epoch,
@@ -42,6 +41,7 @@ from .state import (
     state_of,
 )
 from .times import Times, when
+from .tuning import is_tuning, scan_tuning
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -60,6 +60,8 @@ def scan(
     into the folders ``follow``, real paths, alone. Raises RunUnreadable.
     """
     try:
+        if is_tuning(path):
+            return scan_tuning(path, now, stale_after, follow)
         held = read_contents(path, follow)
     except RunHeldOpen as error:
         return NotARun(
@@ -129,7 +131,7 @@ def scan(
         files=files,
         unfit=tuple(sorted(f"{name}: {described(place)}" for name, place in places.items())),
         places=places,
-        repeated=_repeated(held.rows),
+        repeated=repeated_epochs(held.rows),
         dated=dating.rests_on,
         clock=taken_for_stopped(dating) if as_copy else dating.clock,
         since=own_since(held, fit),
@@ -181,11 +183,6 @@ def _since(saved: Checkpoint | None, rows: Table, times: Times) -> int:
         return 0
     first = 0 if rows.rows[0].epoch == 0 else 1
     return times.ended - times.at.get(saved.epoch + first, times.ended)
-
-
-def _repeated(rows: Table) -> frozenset[int]:
-    counts = Counter(row.epoch for row in rows.rows)
-    return frozenset(epoch for epoch, count in counts.items() if count > 1)
 
 
 def _without_release(path: Path, places: Mapping[str, Place], dead: float) -> NotARun:

@@ -15,6 +15,7 @@ from ..errors import FileElsewhere, FileServerUnreachable
 from ..events import (
     FINAL,
     Artifact,
+    Child,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -119,6 +120,8 @@ def _lacks(report: Report, event: Event, holds: Holds, files: Files, measure: Me
             if held is None or not _any_there((held.uri,), files):
                 return event, ()
             return None, _otherwise(report, event, holds, files)
+        case Child():
+            raise AssertionError("the children of a task are seen to before, whoever reported it")
         case Status(state):
             return None if ended_right(state, holds.status, holds.reason) else event, ()
 

@@ -22,6 +22,7 @@ from ..errors import shown_value
 from ..events import (
     TIMES,
     Artifact,
+    Child,
     DrawnPlot,
     Event,
     FileStamp,
@@ -126,6 +127,7 @@ class Holds:
     models: tuple[HeldModel, ...]  # oldest first
     reason: str = ""  # why it has this status
     artifacts: Mapping[str, HeldArtifact] = field(default_factory=dict)  # by name
+    parents: Mapping[str, str | None] = field(default_factory=dict)  # of a tuning's trainings, by their keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,8 @@ def _results(event: Event, holds: Holds, files: Files, same: Same) -> Iterator[_
             yield from _model(event, holds, files)
         case Artifact():
             yield from _artifact(event, holds, files)
+        case Child():
+            yield _child(event, holds)
         case Status(state):
             wanted = _STATUSES[state]
             right = holds.status in wanted
@@ -333,6 +337,13 @@ def _artifact(here: Artifact, holds: Holds, files: Files) -> Iterator[_Result]:
         return
     hashes = here.file.content, there.sha256
     yield None if hashes[0] == hashes[1] else Difference(Kind.ARTIFACT, here.name, "hash", None, *hashes)
+
+
+def _child(here: Child, holds: Holds) -> _Result:
+    if holds.parents.get(here.key) == holds.task_id:
+        return None
+    there = (holds.parents[here.key] or "no parent") if here.key in holds.parents else None
+    return Difference(Kind.CHILD, here.place, None, None, f"a child of {holds.task_id}", there)
 
 
 def recognised(model: OutputModel, holds: Holds) -> HeldModel | None:

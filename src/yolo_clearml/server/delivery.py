@@ -16,6 +16,7 @@ from ..errors import FileServerUnreachable, ServerFailing, ServerRefused, TaskOf
 from ..events import (
     STATUS,
     Artifact,
+    Child,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -32,7 +33,7 @@ from ..events import (
 )
 from ..rundir.packing import Unpackable
 from ..sync.sinks import Acknowledged, Noted, Revived, Step, acknowledged
-from . import adoption, payloads, reader, task_log
+from . import adoption, children, payloads, reader, task_log
 from .api import Api, RefusedRequest
 from .artifacts import Artifacts
 from .batches import UNFIT, EventsRefused, add_apart, batches, takes_closed
@@ -97,6 +98,13 @@ class TaskDelivery:
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send reports in order, the events of many in one request."""
         yield from map(Noted, self._notes)
+        family = [report for report in reports if isinstance(report.events[0], Child)]
+        if family:
+            yield from children.adopt(self._api, self.task_id, family)
+            reports = [report for report in reports if report not in family]
+            if self._only_status(reports):
+                yield acknowledged(reports)
+                return
         if self._only_properties(reports):
             yield from self._send_properties(reports)
             return
@@ -215,6 +223,13 @@ class TaskDelivery:
         states = [event.state for event in events if isinstance(event, Status)]
         rest = [event for event in events if not isinstance(event, (Properties, Status))]
         return not rest and RunState.LIVE not in states and all(map(self._has_ended, states))
+
+    def _only_status(self, reports: Sequence[Report]) -> bool:
+        """Check whether there is nothing to send but the status that a task has already."""
+        states = [event.state for report in reports for event in report.events if isinstance(event, Status)]
+        live = RunState.LIVE in states
+        ended = self._task["status"] == "in_progress" if live else all(map(self._has_ended, states))
+        return len(states) == sum(len(report.events) for report in reports) and ended
 
     def _has_ended(self, state: RunState) -> bool:
         status, reason = str(self._task["status"]), str(self._task.get("status_reason") or "")

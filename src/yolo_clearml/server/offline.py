@@ -26,6 +26,8 @@ What the importer of clearml 2.1.12 does, and how the session meets it:
   opened (no credentials, no driver) still ends the import, before the events.
 * It marks the task completed, with the time of the import. So the comment names a training that was
   stopped or still going on.
+* A parent would have to be an id on the server, so a tuning's trainings are not its children then; the next
+  upload to the server that it was imported to makes them so.
 * On Windows it looks for backslashes in the links of plots and leaves them dead.
 """
 
@@ -46,6 +48,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 from ..errors import RunUnreadable, YoloClearmlError
 from ..events import (
     Artifact,
+    Child,
     DrawnPlot,
     Event,
     Hyperparameters,
@@ -64,7 +67,7 @@ from ..replay.figures import draw_results, picture_size
 from ..rundir.exports import framework_of, link_of, stored_name
 from ..rundir.files import replacing
 from ..rundir.packing import open_whole
-from ..sync.sinks import Delivery, Sent, Step, acknowledged
+from ..sync.sinks import Delivery, Noted, Sent, Step, acknowledged
 from . import payloads, task_log
 from .payloads import Json
 
@@ -169,6 +172,11 @@ class _Session:
                 f"{session} cannot be written: {cause.strerror or cause}.",
                 "Free some space, or give a folder that can be written, then run the same command again.",
             ) from cause
+        if any(isinstance(event, Child) for event in events):
+            yield Noted(
+                "An offline session holds no parent, so the trainings become children of the tuning when it"
+                " is uploaded after the import."
+            )
         yield acknowledged(reports)
 
     def _weights(self, event: OutputModel) -> Path:
@@ -233,7 +241,7 @@ class _Session:
                     yield payloads.image_plot(
                         self.task_id, event.title, event.iteration, event.at, key, self._sizes[key]
                     )
-                case Hyperparameters() | Properties() | OutputModel() | Artifact() | Status():
+                case Hyperparameters() | Properties() | OutputModel() | Artifact() | Child() | Status():
                     pass  # task.json holds these
 
     def _task(self, events: Iterable[Event]) -> Json:
@@ -261,7 +269,7 @@ class _Session:
             "id": self.task_id,
             "project_name": self._plan.project,
             "name": self._plan.name,
-            "type": "training",
+            "type": self._plan.type,
             "tags": list(self._plan.tags),
             "comment": " ".join(comment),
             "hyperparams": parameters,

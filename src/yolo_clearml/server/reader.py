@@ -12,8 +12,9 @@ import operator
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..events import FileStamp, Parameter, Plan, Scalar
@@ -108,11 +109,22 @@ def checked(api: Api, plan: Plan, root: Path, holds: Holds, same: Same = operato
             yield from several
 
 
-def verify(api: Api, plan: Plan, root: Path, task_id: str, same: Same = operator.eq) -> Verdict:
-    """Read a task back and hold it against the plan of the run at ``root``; raises as both do."""
+def verify(
+    api: Api,
+    plan: Plan,
+    root: Path,
+    task_id: str,
+    same: Same = operator.eq,
+    parents: Mapping[str, str | None] = MappingProxyType({}),
+) -> Verdict:
+    """Read a task back and hold it against the plan of the run at ``root``; raises as both do.
+
+    ``parents`` are those of a tuning's trainings, by their keys.
+    """
     holds = read(api, task_id, titles_of(plan))
     if holds is None:
         return no_task(task_id)
+    holds = replace(holds, parents=parents)
     url = api.task_url(holds.project_id, task_id)
     return verdict(plan, holds, url, checked(api, plan, root, holds, same))
 

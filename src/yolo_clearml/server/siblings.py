@@ -29,7 +29,12 @@ def runtime_rows(plan: Plan) -> Json:
 
 def may_be(plan: Plan, task: Json) -> bool:
     """Check whether a task of a run's key may hold that run, by the digests of its first rows."""
-    return not differ(plan.first_rows, _rows_of(task))
+    return may_hold(plan.first_rows, task)
+
+
+def may_hold(first_rows: Sequence[str], task: Json) -> bool:
+    """Check whether a task of a run's key may hold the run with these first rows."""
+    return not differ(first_rows, _rows_of(task))
 
 
 def own(api: Api, plan: Plan, tasks: Sequence[Json], others: set[str]) -> Json | None:

@@ -14,7 +14,7 @@ from ..errors import ServerFailing, ServerUnreachable, YoloClearmlError
 from ..events import Plan
 from ..sync.sinks import Delivery, Moved
 from ..sync.verdict import Verdict, no_task
-from . import adoption, moving, reader, siblings
+from . import adoption, children, moving, reader, siblings
 from .api import Api
 from .delivery import TaskDelivery
 from .destination import RUNTIME_DESTINATION, Decide, Destination, of_task
@@ -125,7 +125,8 @@ class ClearmlSink:
                 return no_task(task_id)
             ours = mark_of(task) is None and key_of(task) is not None
             same = operator.eq if ours else Measure.of(plan).same
-            verdict = reader.verify(api, plan, root, str(task["id"]), same)
+            parents = children.parents(api, plan, str(task["id"]))
+            verdict = reader.verify(api, plan, root, str(task["id"]), same, parents)
             verdict = verdict if ours else adoption.but_for_better(plan, verdict, task)
             if is_closed(task, stopped=not ours):
                 verdict = but_for_added(verdict)

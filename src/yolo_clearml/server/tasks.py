@@ -15,7 +15,7 @@ from functools import partial
 
 from ..errors import HoldsLess, ServerRefused, TaskOffLimits
 from ..events import GUESSED, Plan, Points, Properties, RunState, Status, but_points
-from ..replay.parameters import COMPARED
+from ..replay.parameters import COMPARED, ITERATIONS
 from ..sync.verdict import Difference, Kind, Verdict
 from . import payloads, recognition, siblings
 from .api import Api, RefusedRequest
@@ -41,7 +41,8 @@ def find(api: Api, plan: Plan, task_id: str | None, copy: str) -> tuple[Json | N
         or siblings.own(api, plan, all_by_key(api, key), others)
         or siblings.own(api, plan, _marked(api, plan, key), others)
     )
-    if task is not None or copy:  # a copy was asked for with --new, whatever there is
+    # a copy was asked for with --new, whatever there is; and nobody but us reports a tuning
+    if task is not None or copy or plan.type != "training":
         return task, recognition.Found(others=frozenset(others))
     found = replace(recognition.search(api, plan, key), others=frozenset(others))
     if found.task_id is not None and found.task_id not in others:
@@ -61,7 +62,7 @@ def make(
     entry = {
         "name": plan.name,
         "project": project_id,
-        "type": "training",
+        "type": plan.type,
         "tags": list(plan.tags),
         "comment": plan.comment,
         "runtime": {
@@ -297,19 +298,20 @@ def require_no_less(plan: Plan, task: Json) -> None:
     has all of it, would never mend it. Raises HoldsLess.
     """
     properties = (task.get("hyperparams") or {}).get(payloads.PROPERTIES)
-    reported = _epochs(_value(properties, "epochs"))
+    counted, what = (ITERATIONS, "iterations") if plan.type != "training" else ("epochs", "epochs")
+    reported = _epochs(_value(properties, counted))
     if reported is None or task["status"] == "created":  # by others, or reset
         return
     events = list(but_points(plan.reports))
     stated = next((event.values for event in events if isinstance(event, Properties)), {})
-    here = _epochs(stated.get("epochs"))
+    here = _epochs(stated.get(counted))
     if here is None:  # of a live one it states only how many there are to be
         here = sum(isinstance(report.events, Points) for report in plan.reports)
     finished = Status(RunState.FINISHED) in events
     hint = "To report what is here by itself, make another task with --new."
     if here < reported:
         raise HoldsLess(
-            f"holds {here} of the {reported} epochs that ClearML has of this run, in {task['id']}",
+            f"holds {here} of the {reported} {what} that ClearML has of this run, in {task['id']}",
             f"Upload a whole copy of it. {hint}",
         )
     if here == reported and not finished and task["status"] == "completed" and mark_of(task) is None:

@@ -30,6 +30,7 @@ from ..events import RunState
 from ..rundir.finding import Found
 from ..rundir.run import NotARun
 from .engine import sync
+from .family import Waiting
 from .outcomes import Delivered, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from .silence import Silence
 from .work import Visit, Work
@@ -88,6 +89,7 @@ class Agenda:
         self._lock = threading.RLock()
         self._runs: dict[Path, _Known] = {}
         self._silence = Silence()
+        self._family = Waiting()
         self._under_way = 0  # visits
         self._changed: list[tuple[float, int, Path]] = []  # heaps; an entry counts if it holds what is due
         self._others: list[tuple[float, int, Path]] = []
@@ -237,6 +239,9 @@ class Agenda:
             if run.changed:
                 run.changed = False
                 self._plan(path, run, now + _SETTLING, changed=True)
+            tuning = self._family.after(outcome)
+            if tuning is not None and tuning in self._runs:
+                self._plan(tuning, self._runs[tuning], now + _SETTLING, changed=True)
 
     def _note_reported(self, run: _Known, now: float, revived: bool) -> None:
         """Note that a run was reported to ClearML, or its task pinged, and whether that had been too late."""

@@ -18,6 +18,7 @@ from .. import system
 from ..errors import OurFault
 from ..rundir.finding import Found
 from ..rundir.run import NotARun
+from ..rundir.tuning import is_tuning
 from .outcomes import Facts, Failed, Gone, Outcome, Skipped, UpToDate
 from .visit import recognised, visit
 from .work import Visit, Work
@@ -58,6 +59,7 @@ def sync(
 
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="run") as pool:
         under_way = 0
+        tunings: list[Visit] = []  # after their trainings, whose tasks become their children
         try:
             for item in runs:
                 if stop.is_set():
@@ -71,6 +73,8 @@ def sync(
                     settled = _if_settled(asked.run, work)
                     if settled is not None:
                         yield settled
+                    elif asked is not item and is_tuning(asked.run):
+                        tunings.append(asked)
                     else:
                         pool.submit(visit_one, asked)
                         under_way += 1
@@ -80,11 +84,15 @@ def sync(
                     under_way -= outcome is None
                     if outcome is not None:
                         yield outcome
-            while under_way:
-                outcome = _next(outcomes)
-                under_way -= outcome is None
-                if outcome is not None:
-                    yield outcome
+            for waiting in ([], tunings):
+                for asked in waiting:
+                    pool.submit(visit_one, asked)
+                under_way += len(waiting)
+                while under_way:
+                    outcome = _next(outcomes)
+                    under_way -= outcome is None
+                    if outcome is not None:
+                        yield outcome
         except BaseException:
             stop.set()  # a fault, or the consumer went away: begin nothing more, let what is under way end
             raise

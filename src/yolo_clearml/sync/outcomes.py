@@ -102,6 +102,7 @@ class Delivered:
     again: float | None = None  # seconds since the epoch; when to look again, though nothing is written
     proof: Verdict | None = None  # what reading everything back has shown; None: it was not asked for
     revived: bool = False  # the server had stopped the task meanwhile, for it had been sent nothing of it
+    waits_for: tuple[Path, ...] = ()  # trainings of a tuning that ClearML has no task of
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class UpToDate:
     unsure: bool = False  # of a look without asking: ClearML's configuration has changed since
     notes: tuple[str, ...] = ()
     revived: bool = False  # as in Delivered
+    waits_for: tuple[Path, ...] = ()  # as in Delivered
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from ..errors import RunUnreadable
 from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import require_folder, run_around, walk
 from ..rundir.further import NOTHING, Further
-from ..rundir.listing import Listed, is_of_a_run, listing
+from ..rundir.listing import TUNING_RESULTS, Listed, is_of_a_run, listing
 from .agenda import Agenda
 
 # of a watch placed twice, or a queue that overflowed: looking makes up for it
@@ -395,15 +395,15 @@ def _reads(observer: BaseObserver) -> bool:
 
 def _tells_of_rows(path: str) -> bool:
     """Rows are appended; of other files the end of the writing counts, where the system announces it."""
-    return not system.INOTIFY or path.endswith("results.csv")
+    return not system.INOTIFY or path.endswith(("results.csv", *TUNING_RESULTS))
 
 
 def _rows_stamp(run: Path) -> tuple[int, int] | None:
-    try:
-        status = system.reach(run / "results.csv").lstat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+    for name in ("results.csv", *TUNING_RESULTS):
+        with contextlib.suppress(OSError):
+            status = system.reach(run / name).lstat()
+            return status.st_size, status.st_mtime_ns
+    return None
 
 
 def _identity(folder: Path) -> system.Identity | None:

@@ -21,6 +21,7 @@ class Kind(Enum):
     PLOT = "plot"
     MODEL = "model"
     ARTIFACT = "artifact"
+    CHILD = "training"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from ..rundir.listing import listing
 from ..rundir.places import left_out, notes, unreadable
 from ..rundir.run import NotARun, Run
 from ..rundir.scan import scan
+from ..rundir.tuning import beside
+from .family import children_left
 from .ledger import Held, Ledger, settled_stamp
 from .outcomes import Delivered, Facts, Failed, Outcome, Pending, Progress, Skipped, Started, UpToDate
 from .placing import as_found, as_made, put_in_place
@@ -61,7 +63,8 @@ def recognised(path: Path, work: Work, unasked: bool = False) -> UpToDate | tupl
 def _stamp(path: Path, work: Work, wanted: Wanted) -> str:
     """Stamp all files that a visit looks at."""
     further = wanted.further(work.follow).listed(path)
-    return settled_stamp((*listing(path, work.follow), *further), work.asked)
+    listed = listing(path, work.follow)
+    return settled_stamp((*listed, *beside(path, listed), *further), work.asked)
 
 
 @dataclass(slots=True)
@@ -277,7 +280,7 @@ def _drop_frames(error: BaseException | None) -> None:
 
 def facts_of(run: Run, planned: Plan, wishes: Wishes) -> Facts:
     """Collect what a line of output shows of a run."""
-    asked = run.args.get("epochs")
+    asked = run.tuning.asked if run.tuning is not None else run.args.get("epochs")
     metric = main_metric(run)
     fitness = fitness_by_epoch(run, wishes)
     return Facts(
@@ -393,6 +396,9 @@ def _deliver(
                         so_far.notes += (step.text,)
                     case Revived():
                         so_far.revived = True
+    waits_for = children_left(path, ledger.pending(planned))
+    if waits_for:
+        settled = None  # what is to become of them is not shown by the files here
     asked = (ledger.configured, ledger.wanted) != (held.ledger.configured, held.ledger.wanted)
     pinged = alive and not pending and work.silence is not None  # see `_needs_ping`
     if ledger.anew or asked or pinged or (settled is not None and ledger.settled != settled):
@@ -401,9 +407,13 @@ def _deliver(
         notes = so_far.notes if settled is not None else ()  # or it would be repeated at every look
         notes = notes if so_far.moved is None else (*planned.notes, *so_far.notes, so_far.moved)
         task, url = ledger.task, ledger.url
-        return UpToDate(path, so_far.facts, task, url, notes=notes, revived=so_far.revived)
+        return UpToDate(
+            path, so_far.facts, task, url, notes=notes, revived=so_far.revived, waits_for=waits_for
+        )
     sent = (so_far.events, so_far.files, so_far.size)
     all_notes = (*planned.notes, *so_far.notes, *filter(None, [so_far.moved]))
     return Delivered(
-        path, so_far.facts, ledger.task or "", ledger.url, *sent, all_notes, revived=so_far.revived
+        *(path, so_far.facts, ledger.task or "", ledger.url, *sent, all_notes),
+        revived=so_far.revived,
+        waits_for=waits_for,
     )
