@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_written_is_named_at_the_end(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(MetricsUnwritable, match="No space left on device") as error:
         count(path, delivered("a"))
     assert isinstance(error.value, YoloClearmlError)
