@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -70,10 +70,6 @@ from .running import Shown, command, counting, end, print_traceback, show
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
 from .wording import PLAINLY, OutputUnwritable, printable, shown_path, write_line
 
-if TYPE_CHECKING:
-    pass
-
-
 _VARIABLES = (
     "Every option of a command has an environment variable: YOLO_CLEARML_ and its name, as in"
     " YOLO_CLEARML_DRY_RUN=1. ClearML itself is configured as ever: clearml.conf, CLEARML_*."
@@ -115,7 +111,7 @@ def _main(
     epilog=_ending(
         "yolo-clearml upload runs/",
         "yolo-clearml upload runs/train/exp --project Defects --name baseline",
-        "yolo-clearml upload runs/ --project 'Defects/{task}' --name '{parent}/{name}'",
+        "yolo-clearml upload runs/ --project 'Defects/{task}' --name '{path}'",
         "yolo-clearml upload runs/ --offline sessions",
     ),
     cls=Command,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ..events import (
-    Event,
-    Report,
-)
+from ..events import Event, Report
 from ..rundir.release import Release
-from ..rundir.results_csv import Row
+from ..rundir.results_csv import Row, Table
 from ..rundir.run import Run
 
 _LARGEST = (2 - 2**-23) * 2.0**127  # of a 32-bit float; the server refuses a whole batch for a larger one
@@ -28,6 +25,12 @@ class Draft:
         """Add a report, unless there is nothing in it."""
         if events:
             self.reports.append(Report(key, events))
+
+    def miss_lines(self, table: Table, of: str) -> None:
+        """Note the lines of a table that could not be read, if there are any."""
+        if table.malformed:
+            lines = ", ".join(map(str, table.malformed[:10]))
+            self.missing.append(f"{len(table.malformed)} unreadable lines of {of} (line {lines})")
 
 
 class Iterations:

@@ -102,9 +102,7 @@ def _plan(run: Run, wishes: Wishes, era: Era) -> Plan:
             "The last line of results.csv has no line end, so it may be cut short and is not reported;"
             " add one if the line is whole."
         )
-    if run.table.malformed:
-        lines = ", ".join(map(str, run.table.malformed[:10]))
-        draft.missing.append(f"{len(run.table.malformed)} unreadable lines of results.csv (line {lines})")
+    draft.miss_lines(run.table, "results.csv")
     if run.relative is not None:
         draft.notes.append(note_of_relative(run.relative, run, wishes.rules))
     tags = wishes.tags if wishes.tags is not None else (era.tag,)

@@ -19,9 +19,8 @@ from .names import Wish, save_dir, task_names
 from .parameters import ITERATIONS, connected
 
 _BEST = "best_hyperparameters"  # the section; its file is called so
-_PICTURES_AT = (
-    0  # an iteration: each picture is drawn anew after every iteration, and takes the last one's place
-)
+# an iteration: each picture is drawn anew after every iteration, and takes the last one's place
+_PICTURES_AT = 0
 
 
 def plan_tuning(
@@ -67,9 +66,7 @@ def plan_tuning(
     draft.notes += notes(run.places)
     if tuning.asked is None:
         draft.missing.append("how many iterations were asked for")
-    if run.table.malformed:
-        lines = ", ".join(map(str, run.table.malformed[:10]))
-        draft.missing.append(f"{len(run.table.malformed)} unreadable lines of its results (line {lines})")
+    draft.miss_lines(run.table, "its results")
     if run.table.unfinished and run.state is not RunState.LIVE:
         draft.missing.append("the last line of its results, which has no end and may be cut short")
     return Plan(

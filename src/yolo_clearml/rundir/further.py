@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +23,8 @@ from .run import Run
 
 _MOST_MEMBERS = 10_000  # files in an exported model; TensorFlow's has about ten
 _MOST_ARTIFACTS = 1000  # of a run; its task lists them all in one document, of 16 MiB at the most
-_MOST_LISTED = (
-    10_000  # of them and of those that are too many, so that the ledger, which names them, stays small
-)
+# of them and of those that are too many, so that the ledger, which names them, stays small
+_MOST_LISTED = 10_000
 _OURS = ".yolo-clearml.json"  # how the names of the ledger and of what it is written to begin
 _NEVER = ".git"  # a folder of this name is not looked into: it may hold keys, and is no run's
 _CHUNK = 2**20  # bytes read at a time
@@ -55,19 +55,9 @@ class Further:
         if not self.artifacts.patterns:
             return ()
         found: list[Listed] = []
-        folders = [""]
-        while folders:
-            folder = folders.pop()
-            try:
-                with os.scandir(path / folder) as entries:
-                    for entry in entries:
-                        name = f"{folder}{entry.name}"
-                        if entry.is_dir(follow_symlinks=False):
-                            folders += [f"{name}/"] if entry.name != _NEVER else []
-                        elif not _is_ours(entry.name) and self.artifacts.takes(name):
-                            _list_named(path, entry, name, False, self.follow, found)
-            except OSError as cause:
-                found.append((folder.rstrip("/") or ".", 0, 0, Unreadable(cause.strerror or str(cause))))
+        for name, entry in _below(path, "", found, but=_NEVER):
+            if not _is_ours(entry.name) and self.artifacts.takes(name):
+                _list_named(path, entry, name, False, self.follow, found)
         return tuple(sorted(found, key=lambda each: each[0])[: _MOST_LISTED + 1])
 
     def models_listed(self, path: Path) -> tuple[Listed, ...]:
@@ -92,22 +82,33 @@ class Further:
         if not entry.is_dir(follow_symlinks=False):
             _list_named(path, entry, name, behind, self.follow, found)
             return
-        folders, count, before = [name], 0, len(found)
-        while folders and count <= _MOST_MEMBERS:
-            folder = folders.pop()
-            try:
-                with os.scandir(path / folder) as entries:
-                    for inner in entries:
-                        below = f"{folder}/{inner.name}"
-                        if inner.is_dir(follow_symlinks=False):
-                            folders.append(below)
-                        else:
-                            count += 1
-                            _list_named(path, inner, below, behind, self.follow, found)
-            except OSError as cause:
-                found.append((folder, 0, 0, Unreadable(cause.strerror or str(cause))))
+        before = len(found)
+        # one more than a model may have: that shows that it has too many
+        for below, inner in itertools.islice(_below(path, f"{name}/", found), _MOST_MEMBERS + 1):
+            _list_named(path, inner, below, behind, self.follow, found)
         if len(found) == before:
             found.append((name, 0, 0, Torn("a folder without files")))
+
+
+def _below(
+    path: Path, start: str, found: list[Listed], but: str = ""
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Give what is no folder in ``start``, which is "" or ends in a slash, and below; with names in the run.
+
+    A folder that cannot be listed is added to ``found`` as that; one called ``but`` is not entered.
+    """
+    folders = [start]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(path / folder) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield f"{folder}{entry.name}", entry
+                    elif entry.name != but:
+                        folders.append(f"{folder}{entry.name}/")
+        except OSError as cause:
+            found.append((folder.rstrip("/") or ".", 0, 0, Unreadable(cause.strerror or str(cause))))
 
 
 def _list_named(

@@ -170,12 +170,16 @@ def scan_tuning(path: Path, now: float, stale_after: float | None, follow: Seque
 def _records(path: Path, data: bytes) -> tuple[object, ...]:
     """Read the lines that have an end, in order; what is no JSON counts as None."""
     *lines, _ = data.split(b"\n")
+    _require_few(path, lines)
+    return tuple(_record(line) for line in lines if line.strip())
+
+
+def _require_few(path: Path, lines: Sequence[bytes]) -> None:
     if len(lines) > _MOST_RECORDS:
         raise RunUnreadable(
             f"{path} holds more than {_MOST_RECORDS:,} lines.",
             "This is not a file Ultralytics writes; look at what is in it.",
         )
-    return tuple(_record(line) for line in lines if line.strip())
 
 
 def _record(line: bytes) -> object:
@@ -220,11 +224,7 @@ def _number(value: object) -> float | None:
 def _table(path: Path, data: bytes) -> Table:
     """Parse rows of a tuning as `results_csv.parse` does, with the number of the iteration as their epoch."""
     *lines, rest = data.split(b"\n")
-    if len(lines) > _MOST_RECORDS:
-        raise RunUnreadable(
-            f"{path} holds more than {_MOST_RECORDS:,} lines.",
-            "This is not a file Ultralytics writes; look at what is in it.",
-        )
+    _require_few(path, lines)
     header, *rows = lines or [b""]
     numbered = [b"epoch," + header.removeprefix(b"\xef\xbb\xbf")]
     numbered += [b"%d,%b" % (number, line) for number, line in enumerate(filter(bytes.strip, rows), start=1)]

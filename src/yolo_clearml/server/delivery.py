@@ -91,9 +91,10 @@ class TaskDelivery:
 
     def found_in(self) -> tuple[str | None, str] | None:
         """Give the project and name of the task, where it was there before."""
+        if self._made:
+            return None
         home = project_of(self._task)
-        named = None if self._made or home is None else reader.project_called(self._api, home)
-        return None if self._made else (named, str(self._task["name"]))
+        return None if home is None else reader.project_called(self._api, home), str(self._task["name"])
 
     def deliver(self, reports: Sequence[Report], over: Collection[str] = ()) -> Iterator[Step]:
         """Send reports in order, the events of many in one request."""
@@ -237,9 +238,8 @@ class TaskDelivery:
             return False
         if self.others:
             return adoption.ended_right(state, status, reason)
-        kept = (
-            self._closed and status != "stopped"
-        )  # by a person; one that was aborted may have gone on since
+        # by a person; one that was aborted may have gone on since
+        kept = self._closed and status != "stopped"
         return kept or status == {RunState.FINISHED: "completed", RunState.STOPPED: "stopped"}.get(state)
 
     @property
