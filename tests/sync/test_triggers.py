@@ -971,5 +971,20 @@ class AnyActions(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+def test_a_folder_of_runs_that_becomes_a_run_itself() -> None:
+    """A run in a run is none: what was known below it is forgotten, though nobody announced a thing."""
+    state = AnyActions()
+    try:
+        state.create("x", "train", "not at all", True)
+        state.all_quiet()
+        (state.root / "x").rename(state.root / "w")
+        (state.root / "w" / "train").rename(state.root / "x")
+        state.create("x", "train", "not at all", True)
+        state.all_quiet()
+    finally:
+        state.lookout.__exit__(None, None, None)
+        state.folder.cleanup()
+
+
 AnyActions.TestCase.settings = settings(stateful_step_count=25)
 TestAnyActions = AnyActions.TestCase

@@ -40,6 +40,7 @@ from ..rundir.choice import EVERY_RUN, Choice
 from ..rundir.finding import require_folder, run_around, walk
 from ..rundir.further import NOTHING, Further
 from ..rundir.listing import TUNING_RESULTS, Listed, is_of_a_run, listing
+from ..rundir.tuning import is_tuning
 from .agenda import Agenda
 
 # of a watch placed twice, or a queue that overflowed: looking makes up for it
@@ -286,6 +287,8 @@ class Lookout(FileSystemEventHandler):
             self._notify(f"{root} is not there any more; it will be followed again when it is back.")
 
     def _look_at(self, run: Path, seen: _Seen, at_files: bool) -> None:
+        if run not in self._runs:
+            return  # since the look began
         rows = _rows_stamp(run)
         if rows is None and run_around(run, run) is None:
             self._drop({run})
@@ -327,6 +330,10 @@ class Lookout(FileSystemEventHandler):
                 inside = [folder for folder in self._folders if folder == run or run in folder.parents]
                 for folder in inside:
                     del self._folders[folder]
+                if not is_tuning(run):  # whose trainings may lie in it; a run in a run is none
+                    for known in [known for known in self._runs if run in known.parents]:
+                        del self._runs[known]
+                        self._agenda.forget(known)
             self._unlisted.discard(run)
             # before the visit: what changes later is then seen to have changed
             self._runs[run] = _Seen(_rows_stamp(run), self._files(run))
