@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import struct
 import tarfile
@@ -46,6 +47,11 @@ def _exhaustive(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Make more examples where all of an enumeration is asked for."""
     settings.load_profile("every" if _exhaustive(config) else "few")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Have half as many workers again as cores: a third of the time is waiting, for limits and processes."""
+    return math.ceil(1.5 * (os.cpu_count() or 1))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Doubles, MakeRun
+from conftest import Doubles, MakeRun, one_in, sampled
 from double import Altered, ClearMLDouble, Status
 from killing import WHEN, killed_at_request
 from live import expected, report_live
@@ -330,8 +331,7 @@ def test_a_name_that_is_there_otherwise_is_no_proof(server: ClearMLDouble, run: 
     assert "is not where it was moved to" in str(outcome.error)
 
 
-@pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("ledger", ["kept", "lost"])
+@pytest.mark.parametrize(("ledger", "when"), sampled(itertools.product(["kept", "lost"], WHEN), one_in(4)))
 def test_killed_at_every_request_and_run_again(
     server: ClearMLDouble, doubles: Doubles, make_run: MakeRun, when: str, ledger: str
 ) -> None:
