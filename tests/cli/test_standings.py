@@ -136,6 +136,14 @@ def test_a_long_reason_is_folded(width: int, capsys: pytest.CaptureFixture[str])
     assert all(word in text for word in ("Permission denied,", "and so on."))
 
 
+def test_a_long_reason_takes_no_room_from_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """It has lines of its own, below."""
+    name = "yolo11m-imgsz1280-lr0.01-seed3"
+    named = UpToDate(Path("r") / name, facts(RunState.FINISHED), "t", None)
+    bad = Failed(Path("r/bad"), Facts(), RunUnreadable("Permission denied, " * 12, "Restore it."))
+    assert name in "\n".join(table(capsys, named, bad, width=80))
+
+
 def test_a_terminal_shows_links_and_stays_within_its_width(capsys: pytest.CaptureFixture[str]) -> None:
     """The end of a long name is shown, for that tells runs apart; the name leads to the task."""
     long = UpToDate(Path("r") / ("lab-" * 30 + "train7"), facts(RunState.FINISHED), "t", URL)

@@ -24,7 +24,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = ".:-=+*%#"  # where the output's encoding has no others
 _GAP = "  "
 _NARROWEST = 12  # characters of a run's name on a narrow terminal
-_REASON = 24  # characters of the last column there: what is longer, as the reason of a failure, is folded
+_LAST = 24  # characters of the last column there, where a name needs the room
 _TITLES = ("run", "state", "epochs", "fitness", "", "ClearML")
 
 
@@ -119,13 +119,20 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
         return
     folder = common_folder([standing.run for standing in standings])
     rows = [_cells(standing, folder) for standing in standings]
+    # on a terminal a sentence has lines of its own, for beside it no room is left for names
+    reasons = [_reason(standing) for standing in standings]
+    if width is None:
+        rows = [
+            (*row[:-1], f"{row[-1]}: {reason}" if reason else row[-1])
+            for row, reason in zip(rows, reasons, strict=True)
+        ]
     widths = [max(map(len, column)) for column in zip(_TITLES, *rows, strict=True)]
     if width is not None:
         _narrow(widths, width)
     if folder:
         write_line(sys.stdout, f"Below {folder}:")
     write_line(sys.stdout, _line(_TITLES, widths))
-    for standing, cells in zip(standings, rows, strict=True):
+    for standing, cells, reason in zip(standings, rows, reasons, strict=True):
         address = None if isinstance(standing, Skipped) else standing.url
         last, *folded = textwrap.wrap(cells[-1], widths[-1]) or [""]
         line = _line((_short(cells[0], widths[0]), *cells[1:-1], last), widths)
@@ -137,6 +144,9 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
         write_line(sys.stdout, line)
         for more in folded:
             write_line(sys.stdout, _line((*("" for _ in widths[1:]), more), widths))
+        if width is not None:
+            for more in textwrap.wrap(reason, max(1, width - len(_GAP))):
+                write_line(sys.stdout, f"{_GAP}{more}")
         if address is not None and width is not None and addresses:
             write_line(sys.stdout, printable(address))
     if width is not None:
@@ -151,7 +161,7 @@ def write_table(standings: Sequence[Standing], width: int | None, addresses: boo
 def _narrow(widths: list[int], width: int) -> None:
     """Make the first and the last column fit into lines of ``width`` characters, the last by folding it."""
     between = sum(widths[1:-1]) + len(_GAP) * (len(widths) - 1)
-    last = max(width - between - widths[0], min(widths[-1], _REASON))
+    last = max(width - between - widths[0], min(widths[-1], _LAST))
     widths[0] = max(min(widths[0], width - between - last), min(widths[0], _NARROWEST))
     widths[-1] = max(1, min(widths[-1], width - between - widths[0]))
 
@@ -176,13 +186,24 @@ def _cells(standing: Standing, folder: str) -> tuple[str, ...]:
             pending = f"{standing.pending} pending" if standing.pending else end
             pending = (pending if standing.task_id else "not there yet") + without(facts)
         case Skipped():
-            pending = printable(f"none: it {standing.reason}")
+            pending = "none"
         case Failed():
-            pending = printable(f"failed: {standing.error}")
+            pending = "failed"
         case _:
             assert_never(standing)
     curve = sparkline(facts.curve)
     return below(standing.run, folder), _state(standing).value, epochs_text(facts), fitness, curve, pending
+
+
+def _reason(standing: Standing) -> str:
+    """Say why nothing is there or can be said, or nothing."""
+    match standing:
+        case Skipped():
+            return printable(f"it {standing.reason}")
+        case Failed():
+            return printable(str(standing.error))
+        case _:
+            return ""
 
 
 def sparkline(values: Sequence[float]) -> str:
