@@ -145,6 +145,20 @@ Not on disk, so not in ClearML:
     assert "train1 failed: runs/train1/args.yaml is missing.\n  Restore it.\n" in screen.words
 
 
+def test_copies_of_one_training_are_named(screen: Screen) -> None:
+    """They have a task together, which their sum does not show."""
+    terminal(screen, [delivered("r/copy", 1), delivered("r/other", 2), delivered("r/a", 1)])
+    assert "One training, so one task: a, copy (" in screen.text
+    assert 1 == screen.text.count("One training")
+
+
+def test_a_figure_that_is_drawn_has_no_size_on_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file is counted, and no 0 B are shown."""
+    drawn = replace(delivered("r/a", 1), files=1, size=0)
+    plain_lines([drawn])
+    assert "89 events, 1 file: " in capsys.readouterr().out
+
+
 def test_nothing_is_wider_than_the_terminal_but_a_link(screen: Screen) -> None:
     """Long paths fold where their parts meet, and lose no character."""
     long = "experiments/2026-11-22_shapes-detection/baseline.with.a.long.name/yolo11x_imgsz1280_cosine"

@@ -17,7 +17,17 @@ from typing_extensions import assert_never
 from ..events import RunState
 from ..sync.outcomes import Delivered, Facts, Failed, Gone, Outcome, Progress, Skipped, Started, UpToDate
 from ..sync.verdict import Verdict
-from .wording import counted, hint_of, mending, printable, proof_text, shown_path, size_text, without
+from .wording import (
+    counted,
+    files_text,
+    hint_of,
+    mending,
+    printable,
+    proof_text,
+    shown_path,
+    size_text,
+    without,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -121,7 +131,7 @@ class Terminal:
                     result = Text(where if different else f"verified{without(facts)}")
                     result.stylize("red" if different else "green")
                 case Delivered():
-                    size = f", {size_text(outcome.size)}" if outcome.files else ""
+                    size = f", {size_text(outcome.size)}" if outcome.size else ""
                     result = Text(f"{counted(outcome.events, 'event')}{size}{without(facts)}", style="green")
                 case UpToDate():
                     result = Text(f"up to date{without(facts)}")
@@ -140,13 +150,14 @@ class Terminal:
             self._gap()
         if len(delivered) > 1:
             events, files, size = (sum(getattr(o, n) for o in delivered) for n in ("events", "files", "size"))
-            amount = f"{counted(events, 'event')} and {counted(files, 'file')} ({size_text(size)})"
+            amount = f"{counted(events, 'event')} and {files_text(files, size)}"
             self._print(f"{self._word.capitalize()} {amount} of {len(delivered)} runs.")
         if delivered and self._afterwards:
             self._print(self._afterwards)
         for outcome in done:
             if not isinstance(outcome, Failed) and outcome.proof is not None:
                 self._proof(below(outcome.run, folder), outcome.proof, outcome.facts)
+        self._copies([o for o in delivered if o.proof is None], folder)
         self._links(done, folder)
         self._facts(
             "Not on disk, so not in ClearML:",
@@ -185,6 +196,17 @@ class Terminal:
             self._print(f"Only in ClearML, of {run}:")
             for extra in proof.extra:
                 self._print(f"  {extra}")
+
+    def _copies(self, delivered: Iterable[Delivered], folder: str) -> None:
+        """Name directories of one training, which has one task; what several sent there is there once."""
+        of_task: dict[str, list[str]] = {}
+        for outcome in delivered:
+            of_task.setdefault(outcome.task_id, []).append(below(outcome.run, folder))
+        for runs in of_task.values():
+            if len(runs) > 1:
+                named = ", ".join(runs[:_MOST_FACTS])
+                more = f" and {len(runs) - _MOST_FACTS} more" if len(runs) > _MOST_FACTS else ""
+                self._print(f"One training, so one task: {named}{more} (--new parts what only looks alike).")
 
     def _links(self, done: Sequence[_Done], folder: str) -> None:
         """Print addresses in full, each at the beginning of a line, where a terminal lets it be copied."""

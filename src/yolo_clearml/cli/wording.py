@@ -101,8 +101,13 @@ def sent_text(outcome: Delivered | Failed) -> str:
     """Write what was sent: 89 events, 14 files (1.5 MB); or that it was only what is no event."""
     if not outcome.events and not outcome.files:
         return "parameters or the task's status"
-    files = f", {counted(outcome.files, 'file')} ({size_text(outcome.size)})" if outcome.files else ""
+    files = f", {files_text(outcome.files, outcome.size)}" if outcome.files else ""
     return f"{counted(outcome.events, 'event')}{files}"
+
+
+def files_text(files: int, size: int) -> str:
+    """Write a number of files and their bytes on disk, where a figure that is drawn here has none."""
+    return f"{counted(files, 'file')} ({size_text(size)})" if size else counted(files, "file")
 
 
 def mending(proof: Verdict) -> str:
