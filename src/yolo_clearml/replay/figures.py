@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
 import math
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import NoTemporaryFolder
@@ -32,6 +38,7 @@ def draw_results(plot: DrawnPlot) -> bytes:
     which takes seconds, waits for the first call. Raises NoTemporaryFolder.
     """
     try:
+        _give_cache()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except OSError as cause:  # it keeps a cache of fonts in the home folder, else in a temporary one
         raise NoTemporaryFolder from cause
@@ -43,6 +50,17 @@ def draw_results(plot: DrawnPlot) -> bytes:
         # no Software entry: it names matplotlib's version
         figure.savefig(target, format="png", dpi=_DPI, metadata={"Software": None})
     return target.getvalue()
+
+
+@functools.cache
+def _give_cache() -> None:
+    """Name a temporary folder for the cache where nobody has a home; matplotlib < 3.11 looks for none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        if not os.environ.get("MPLCONFIGDIR"):
+            os.environ["MPLCONFIGDIR"] = made = tempfile.mkdtemp(prefix="matplotlib-")
+            atexit.register(shutil.rmtree, made, ignore_errors=True)
 
 
 def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:
