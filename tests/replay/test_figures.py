@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +146,20 @@ def test_one_epoch() -> None:
 def test_the_same_plot_gives_the_same_bytes() -> None:
     """So a replay stores it once."""
     assert draw_results(drawn()) == draw_results(drawn())
+
+
+def test_what_was_drawn_before_leaves_no_trace() -> None:
+    """The axes of a thread are kept, and what is in them is this plot's, also of a panel without a value."""
+    plots = [
+        drawn(gaps=frozenset((row, 0) for row in range(7))),
+        drawn(),
+        drawn(epochs=1, gaps=frozenset({(0, 1)})),
+        drawn(DETECT[:3]),
+    ]
+    with ThreadPoolExecutor(len(plots)) as fresh:  # all at once, each in a thread that has drawn nothing yet
+        alone = list(fresh.map(draw_results, plots))
+    assert alone == [draw_results(plot) for plot in plots]
+    assert alone[::-1] == [draw_results(plot) for plot in plots[::-1]]
 
 
 def test_long_training() -> None:
