@@ -229,6 +229,27 @@ def many() -> None:
             row("its peak RSS, 900 runs beside 100", "1.0", f"{most.rss / few.rss:.2f} ({most.rss:.0f} MB)")
 
 
+def died() -> None:
+    """Runs that died, whose ``results`` figure is drawn, beside the same with the figure on disk."""
+    killed = SAMPLE.with_name("v8.4.190-detect-killed")
+    with workplace() as (folder, server):
+        for n in range(80):
+            run = make_run(folder / ("there" if n % 2 else "drawn") / f"train{n}", 100, 3, 0, None)
+            shutil.copy(killed / "args.yaml", run / "args.yaml")
+            shutil.copy(killed / "weights" / "last.pt", run / "weights" / "last.pt")
+            if n % 2:
+                shutil.copy(SAMPLE / "results.png", run / "results.png")
+            for file in run.rglob("*.*"):
+                os.utime(file, (1.7e9, 1.7e9))  # long ago, so it goes on no more
+        drawn, there = (
+            measure([*TOOL, "upload", "-q", "-j", "4", str(folder / name)], server)
+            for name in ("drawn", "there")
+        )
+        more = (drawn.cpu - there.cpu) / 40
+        row("a run whose `results` figure is drawn, beside one that has it", "+0.25 s CPU", f"+{more:.2f} s")
+        row("40 such runs, `-j 4`: wall, beside those that have it", "", times(drawn, there))
+
+
 def sharded() -> None:
     """A thousand runs by four workers at once; raises where anything is lost, doubled or left to send."""
     with workplace() as (folder, server):
@@ -436,6 +457,7 @@ SCENES = {
     "one": one,
     "again": again,
     "many": many,
+    "died": died,
     "sharded": sharded,
     "delivered": delivered,
     "follow": follow,
