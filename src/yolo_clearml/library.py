@@ -17,7 +17,7 @@ from .replay.placeholders import NoTemplate, Template, template
 from .replay.rules import Wishes, plan
 from .replay.wanted import Wanted, named
 from .rundir.choice import EVERY_RUN, Choice, FileChoice
-from .rundir.finding import Found
+from .rundir.finding import Found, require_validation
 from .rundir.further import with_further
 from .rundir.release import parse_release
 from .rundir.run import NotARun, Run
@@ -60,6 +60,7 @@ class Options:
     without: tuple[str, ...] | None = None  # the same, left out
     models: tuple[str, ...] | None = None  # by the names of `events.ModelFile`
     artifacts: tuple[str, ...] = ()  # patterns as in .gitignore, of files below a run
+    validations: tuple[Path, ...] = ()  # directories of `yolo val`, whose pictures go to the one run's task
     rules: str | None = None  # a release, as 8.3.100
     offline: Path | None = None
     force: bool = False
@@ -108,7 +109,17 @@ class Options:
         require(only is None or without is None, "--only and --without cannot be had together.")
         left_out = frozenset(Part) - only if only is not None else without or frozenset()
         models, artifacts = named("--models", ModelFile, self.models), FileChoice(self.artifacts)
-        return Wanted(left_out, models, artifacts)
+        for folder in self.validations:
+            require_validation(folder)
+        validations = tuple(sorted({folder.resolve() for folder in self.validations}))
+        names = [folder.name for folder in validations]
+        for name in names:
+            require(
+                names.count(name) == 1,
+                f"Two validations are called {name!r}, and so would be their pictures in ClearML.",
+                "Give one of them another name.",
+            )
+        return Wanted(left_out, models, artifacts, validations)
 
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run states; raises UsageError."""
@@ -305,6 +316,7 @@ def _work(options: Options, stop: threading.Event) -> Work:
         server_hint=configuration_stamp(),
         wishes=options.wishes(),
         wanted=options.wanted(),
+        validations=options.wanted().validations,
         stale_after=options.stale_after,
         follow=options.follow(),
         force=options.force,

@@ -60,12 +60,13 @@ from .options import (
     Tags,
     TaskId,
     Timeout,
+    ValOf,
     Verbose,
     Verify,
     Without,
     WithPoll,
 )
-from .requirements import found_runs, require_current_folder
+from .requirements import found_runs, require_current_folder, runs_validated
 from .running import Shown, command, counting, end, print_traceback, show
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
 from .wording import PLAINLY, OutputUnwritable, printable, shown_path, write_line
@@ -113,6 +114,7 @@ def _main(
         "yolo-clearml upload runs/train/exp --project Defects --name baseline",
         "yolo-clearml upload runs/ --project 'Defects/{task}' --name '{path}'",
         "yolo-clearml upload runs/ --offline sessions",
+        "yolo-clearml upload runs/detect/val --val-of runs/detect/train",
     ),
     cls=Command,
 )
@@ -127,6 +129,7 @@ def upload(
     without: Without = None,
     models: Models = None,
     artifacts: ArtifactGlobs = None,
+    val_of: ValOf = None,
     rules: Rules = None,
     offline: Offline = None,
     dry_run: DryRun = False,
@@ -157,7 +160,7 @@ def upload(
         options, choice = _asked(locals())
         same = isinstance(options.wishes().name, str)  # for all of them
         alone = "--name" if same else "--task-id" if task_id is not None else None
-        found = found_runs(paths, choice, alone, interruption.stop)
+        found = runs_validated(val_of, choice) or found_runs(paths, choice, alone, interruption.stop)
         recording = RecordingSink() if dry_run else None
         if recording is not None:
             console: Console = Plans(recording, as_json, quiet, verbose, frozenset(paths))
@@ -266,6 +269,7 @@ def status(
 @app.command("verify", epilog=_ending("yolo-clearml verify runs/train/exp"), cls=Command)
 def verify_runs(
     paths: Paths,
+    val_of: ValOf = None,
     rules: Rules = None,
     jobs: Jobs = 4,
     include: Include = None,
@@ -284,7 +288,7 @@ def verify_runs(
     """
     with command(quiet, verbose) as interruption:
         options, choice = _asked(locals())
-        found = found_runs(paths, choice, None, interruption.stop)
+        found = runs_validated(val_of, choice) or found_runs(paths, choice, None, interruption.stop)
         console = choose(as_json, quiet, verbose, len(found), "verified", "", frozenset(paths))
         with console:
             shown = show(console, library.verify(found, options, interruption.stop), interruption, None)
@@ -318,7 +322,9 @@ def _asked(arguments: Mapping[str, Any]) -> tuple[Options, Choice]:
     require_current_folder(arguments)
     given = {option.name: arguments[option.name] for option in fields(Options) if option.name in arguments}
     given |= {name: tuple(given.get(name) or ()) or None for name in ("tags", "only", "without", "models")}
-    given |= {"roots": tuple(arguments.get("paths") or arguments.get("roots") or ())}
+    paths = tuple(arguments.get("paths") or arguments.get("roots") or ())
+    validated = arguments.get("val_of")
+    given |= {"roots": paths} if validated is None else {"roots": (validated,), "validations": paths}
     given |= {name: tuple(given.get(name) or ()) for name in ("follow_links", "artifacts")}
     include, exclude = arguments["include"] or (), arguments["exclude"] or ()
     return Options(**given), Choice(tuple(include), tuple(exclude), arguments["shard"])

@@ -271,6 +271,16 @@ ArtifactGlobs = Annotated[
         " more. Default: none.",
     ),
 ]
+ValOf = Annotated[
+    Path | None,
+    _option(
+        _WHAT,
+        "--val-of",
+        metavar="RUN",
+        help="The paths are what 'yolo val' left, validations of RUN: their pictures go into its task, each"
+        " below the name of its directory. Not with --shard.",
+    ),
+]
 Rules = Annotated[
     str | None,
     _option(

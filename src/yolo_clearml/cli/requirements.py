@@ -31,6 +31,20 @@ def require_current_folder(arguments: Mapping[str, Any]) -> None:
             ) from cause
 
 
+def runs_validated(run: Path | None, choice: Choice) -> list[Found]:
+    """Give the one run that validations are of, or nothing where none was named; raises UsageError."""
+    if run is None:
+        return []
+    require(choice.shard is None, "--val-of and --shard cannot be had together.")
+    found = list(find_runs([run]))
+    require(
+        found == [run],
+        f"--val-of {run} is not a run directory.",
+        "Give the save_dir of the training whose weights were validated.",
+    )
+    return found
+
+
 def found_runs(paths: list[Path], choice: Choice, alone: str | None, stop: threading.Event) -> list[Found]:
     """Look for runs; raises UsageError where there is none, or several for an option that is for one."""
     require(

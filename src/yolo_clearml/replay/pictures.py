@@ -26,10 +26,10 @@ def report_pictures(run: Run, era: Era, iterations: Iterations, draft: Draft) ->
     mosaics = [s for n, s in run.files.items() if fnmatchcase(n, "train_batch*.jpg")]
     if iterations.last >= era.mosaic_epoch:
         for stamp in mosaics:
-            image = _debug_image(era.mosaic_title, stamp, _drawn(run, stamp, run.times.began))
+            image = debug_image(era.mosaic_title, stamp, _drawn(run, stamp, run.times.began))
             draft.report(f"image/{stamp.name}", image)
     for stamp in (s for n, s in run.files.items() if fnmatchcase(n, "val*.jpg")):
-        image = _debug_image("Validation", stamp, _drawn(run, stamp, run.times.ended))
+        image = debug_image("Validation", stamp, _drawn(run, stamp, run.times.ended))
         draft.report(f"image/{stamp.name}", image)
     if run.state is RunState.FINISHED:
         for rule in era.plots:  # of which one at the most is a picture's
@@ -68,9 +68,9 @@ def _drawn(run: Run, stamp: FileStamp, otherwise: int) -> int:
     return otherwise if run.copied else stamp.mtime_ns // 1_000_000
 
 
-def _debug_image(title: str, stamp: FileStamp, at: int) -> Image:
-    """``val_batch0_pred.jpg`` is series ``val_pred.jpg`` at iteration 0."""
-    name = sendable(stamp.name)
+def debug_image(title: str, stamp: FileStamp, at: int) -> Image:
+    """Report a picture as the callback does: ``val_batch0_pred.jpg`` is series ``val_pred.jpg`` at 0."""
+    name = sendable(PurePosixPath(stamp.name).name)
     match = _BATCH.fullmatch(name)
     if match is None:
         return Image(title, name, 0, stamp, at)

@@ -14,6 +14,7 @@ from ..rundir.further import Further
 from ..rundir.release import Release
 from ..rundir.run import Run
 from .models import with_artifacts, with_models
+from .validations import with_validations
 
 _Choice = TypeVar("_Choice", Part, ModelFile)
 
@@ -25,6 +26,9 @@ class Wanted:
     without: frozenset[Part] = frozenset()
     models: frozenset[ModelFile] | None = None  # None: best.pt, of a training that has finished
     artifacts: FileChoice = NO_FILE
+    # real paths of what `yolo val` left; not for the ledger, which anybody may have put into a directory, and
+    # which would then name what else of this machine is read
+    validations: tuple[Path, ...] = ()
 
     def stored(self) -> dict[str, Any]:
         """Give it as JSON can hold it, for the ledger; nothing where all is as by default."""
@@ -45,11 +49,12 @@ class Wanted:
 
     def further(self, follow: tuple[Path, ...]) -> Further:
         """Give which files it takes beyond those that every run is read with; links as `scan` has it."""
-        return Further(self.models or frozenset(), follow, self.artifacts)
+        return Further(self.models or frozenset(), follow, self.artifacts, self.validations)
 
     def chosen(self, planned: Plan, run: Run, rules: Release | None) -> Plan:
         """Give the plan of a run with what is wanted; ``rules`` are those it was planned by."""
         whole = with_artifacts(with_models(planned, run, rules, self.models), run, self.artifacts)
+        whole = with_validations(whole, run, [folder.name for folder in self.validations])
         return replace(whole, unwanted=self.without)
 
 

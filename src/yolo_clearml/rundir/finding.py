@@ -21,8 +21,12 @@ Found: TypeAlias = "Path | NotARun"
 # By these a directory is known as a run's, were it one that died in its setup.
 _RUN_FILES = (*ARGUMENT_FILES, "results.csv")
 # What other commands of Ultralytics leave in a save_dir and no training does, without args.yaml.
+_VALIDATION = "a validation"
+_OF_A_RUN = (
+    "'yolo-clearml upload DIRECTORY --val-of RUN' puts its pictures into the task of the run it is of."
+)
 _LEFTOVERS = (
-    ("a validation", ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")),
+    (_VALIDATION, ("confusion_matrix.png", "val_batch0_pred.jpg", "val_batch0_labels.jpg")),
     ("a hyperparameter search", (TUNING_BEST,)),
 )
 _PREDICTION = re.compile(r"predict\d*")  # the name Ultralytics gives; of what is in it nothing is sure
@@ -131,7 +135,23 @@ def _look_into(place: Path) -> Folder:
         what = "a prediction"
     if what is None:
         return Folder(None, below)
-    return Folder(NotARun(place, f"is {what}, not a training", "Nothing to do."), below)
+    hint = _OF_A_RUN if what == _VALIDATION else "Nothing to do."
+    return Folder(NotARun(place, f"is {what}, not a training", hint), below)
+
+
+def require_validation(path: Path) -> None:
+    """Raise UsageError unless a directory is what ``yolo val`` leaves, and holds pictures."""
+    require_folder(path)
+    try:
+        found = _look_into(path).found
+    except OSError as cause:
+        raise UsageError(f"{path} cannot be listed: {cause.strerror}.", "Make it readable.") from cause
+    if not (isinstance(found, NotARun) and _VALIDATION in found.reason):
+        names = ", ".join(dict(_LEFTOVERS)[_VALIDATION])
+        raise UsageError(
+            f"{path} is not what 'yolo val' leaves.",
+            f"With --val-of, give directories of validations: they hold {names} and no results.csv.",
+        )
 
 
 def run_around(path: Path, root: Path) -> Path | None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import RunUnreadable
-from ..events import FileStamp, ModelFile, RunState
+from ..events import Behind, FileStamp, ModelFile, RunState
 from .choice import NO_FILE, FileChoice
-from .contents import read_weights
+from .contents import read_weights, unfit_pictures, with_content
 from .exports import epoch_of, model_file
 from .files import open_regular, place_of, raise_unless_judged
-from .listing import Listed, list_entry, list_link, parted
+from .listing import VALIDATED, Listed, list_entry, list_link, listing, parted
 from .places import Earlier, LfsPointer, Place, Torn, Unreadable, described, small_file
 from .places import follow as follow_link
 from .run import Run
@@ -37,10 +37,27 @@ class Further:
     models: frozenset[ModelFile] = frozenset()
     follow: tuple[Path, ...] = ()  # real paths of folders that a link may lead into
     artifacts: FileChoice = NO_FILE
+    validations: tuple[Path, ...] = ()  # real paths of directories that `yolo val` left, each of another name
 
     def listed(self, path: Path) -> tuple[Listed, ...]:
         """List all of them; what changes nothing here changes nothing of what is sent of them."""
-        return (*self.models_listed(path), *self.artifacts_listed(path))
+        return (*self.models_listed(path), *self.artifacts_listed(path), *self.validations_listed())
+
+    def validations_listed(self) -> tuple[Listed, ...]:
+        """List the pictures of validations, each by the name of its directory and its own."""
+        found: list[Listed] = []
+        for folder in self.validations:
+            try:
+                pictures = listing(folder, self.follow)
+            except RunUnreadable as error:
+                found.append((f"{folder.name}/", 0, 0, Unreadable(str(error).rstrip("."))))
+                continue
+            found += (
+                (f"{folder.name}/{name}", size, changed, place or Behind(str(folder), name))
+                for name, size, changed, place in pictures
+                if VALIDATED.fullmatch(name)
+            )
+        return tuple(found)
 
     def concerns(self, name: str) -> bool:
         """Return whether a file of this name, relative to the run directory, may be one of them."""
@@ -134,7 +151,8 @@ def with_further(run: Run, further: Further) -> Run:
     if run.state is RunState.LIVE:
         return run
     run = _with_models(run, further.models_listed(run.path))
-    return _with_artifacts(run, further.artifacts_listed(run.path))
+    run = _with_artifacts(run, further.artifacts_listed(run.path))
+    return _with_validations(run, further.validations_listed())
 
 
 def _is_ours(name: str) -> bool:
@@ -167,6 +185,17 @@ def _with_artifacts(run: Run, listed: Sequence[Listed]) -> Run:
         except RunUnreadable as error:
             places[name] = _unreadable(error)
     return _with_places(replace(run, artifacts=files), places)
+
+
+def _with_validations(run: Run, listed: Sequence[Listed]) -> Run:
+    if not listed:
+        return run
+    stamps, places = parted(listed)
+    places |= {name: Torn("its name is no text") for name in stamps if not _is_text(name)}
+    places |= unfit_pictures(run.path, {n: s for n, s in stamps.items() if n not in places})
+    whole = {name: stamp for name, stamp in stamps.items() if name not in places}
+    files, unread = with_content(run.path, whole, finished=True)
+    return _with_places(replace(run, validations=files), places | unread)
 
 
 def _with_places(run: Run, places: Mapping[str, Place]) -> Run:

@@ -64,6 +64,7 @@ class Run:
     dated: Dated = Dated.FILES  # what the times rest on
     clock: str | None = None  # what was assumed of zones and of clocks that differ, in words
     artifacts: Mapping[str, FileStamp] = field(default_factory=dict)  # further files that were asked for
+    validations: Mapping[str, FileStamp] = field(default_factory=dict)  # pictures, by folder and name
     tuning: Tuning | None = None  # then it is no training, and a row is an iteration
     since: int | None = None  # nanoseconds; files older are of an earlier training; None: nothing shows that
 

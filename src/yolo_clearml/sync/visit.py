@@ -46,7 +46,7 @@ def recognised(path: Path, work: Work, unasked: bool = False) -> UpToDate | tupl
     to be ``unasked``.
     """
     ledger = work.ledgers.load(path)
-    wanted = work.wanted or Wanted.restored(ledger.wanted)
+    wanted = work.wanted_of(ledger.wanted)
     settled = _stamp(path, work, wanted)
     sure = ledger.configured == work.server_hint
     proven = sure and ledger.verified == settled
@@ -165,7 +165,7 @@ def _look(path: Path, work: Work, so_far: _SoFar, unasked: bool = False) -> _Loo
     run = scan(path, work.now(), work.stale_after, work.follow)
     if isinstance(run, NotARun):
         return Skipped(path, run.reason, run.hint, run.again)
-    so_far.wanted = work.wanted or Wanted.restored(_of_run(ledger, run_key(run)).wanted)
+    so_far.wanted = work.wanted_of(_of_run(ledger, run_key(run)).wanted)
     run = with_further(run, so_far.wanted.further(work.follow))
     planned = so_far.wanted.chosen(plan(run, work.wishes), run, work.wishes.rules)
     if not work.new and work.task_id is None:
@@ -224,7 +224,7 @@ def _visited(path: Path, work: Work, keep_alive: bool, so_far: _SoFar) -> Genera
 def _kept_alive(path: Path, known: Live, work: Work, so_far: _SoFar) -> bool:
     """Ping a live run's task, so that it goes on, where that is all there is to do; else False."""
     again = known.outcome.again
-    same = _stamp(path, work, work.wanted or Wanted()) == known.settled
+    same = _stamp(path, work, work.wanted_of({})) == known.settled
     sink = work.sink()
     if not same or (again is not None and work.now() >= again) or not isinstance(sink, Reminder):
         return False

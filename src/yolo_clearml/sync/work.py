@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from ..replay.parameters import COMPARED
 from ..replay.rules import Wishes
@@ -87,6 +88,7 @@ class Work:
     server_hint: str  # changes when the server may have; known without asking the sink
     wishes: Wishes = field(default_factory=Wishes)
     wanted: Wanted | None = field(default_factory=Wanted)  # None: as the ledger remembers it
+    validations: tuple[Path, ...] = ()  # as in Wanted; of the one run that is visited
     stale_after: float | None = None  # seconds; None: see scan.scan
     force: bool = False  # send everything again, into the same task
     new: bool = False  # make a new task
@@ -102,6 +104,10 @@ class Work:
     def __post_init__(self) -> None:
         # what is followed shows in the listing; and a run that was settled without a property is not, with it
         self.asked = repr((self.wishes, self.stale_after, *COMPARED))
+
+    def wanted_of(self, remembered: Mapping[str, Any]) -> Wanted:
+        """Give what is reported of a run whose ledger has ``remembered`` what was."""
+        return replace(self.wanted or Wanted.restored(remembered), validations=self.validations)
 
 
 @dataclass(frozen=True, slots=True)
