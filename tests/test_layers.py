@@ -29,7 +29,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     ),
     "replay": (
         *("eras", "draft", "placeholders", "names", "parameters", "pictures", "guess", "models"),
-        *("tuning", "rules", "wanted", "figures"),
+        *("tuning", "rules", "validations", "wanted", "figures"),
     ),
     "sync": (
         *("ledger", "verdict", "sinks", "outcomes", "family", "work", "placing", "visit", "engine"),

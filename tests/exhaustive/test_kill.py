@@ -84,6 +84,14 @@ def with_notes(double: ClearMLDouble, run: Path) -> None:
     os.utime(run / "notes.txt", (1.6e9, 1.6e9))
 
 
+def with_a_validation(double: ClearMLDouble, run: Path) -> None:
+    """Upload the training, and put pictures of a validation beside it."""
+    told(double, run)
+    (run.parent / "val").mkdir(exist_ok=True)
+    shutil.copy2(run / "val_batch0_pred.jpg", run.parent / "val" / "val_batch0_pred.jpg")
+    shutil.copy2(run / "val_batch0_pred.jpg", run.parent / "val" / "val_batch1_pred.jpg")
+
+
 def with_a_tuning(double: ClearMLDouble, run: Path) -> None:
     """Upload the training, and put into its place the tuning that it is of."""
     told(double, as_tuning(run))
@@ -104,10 +112,12 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     given: bool = False  # with --task-id, the task there is
     since: str = ""  # the first request of interest
+    validated: bool = False  # with --val-of, and a validation beside the run
 
-    def command(self, double: ClearMLDouble) -> dict[str, Any]:
+    def command(self, double: ClearMLDouble, run: Path) -> dict[str, Any]:
         """Give its options."""
-        return self.options | ({"task_id": next(iter(double.tasks))} if self.given else {})
+        given = {"task_id": next(iter(double.tasks))} if self.given else {}
+        return self.options | given | ({"validations": (run.parent / "val",)} if self.validated else {})
 
 
 CASES = {
@@ -124,6 +134,7 @@ CASES = {
     "--artifacts": Case(
         with_notes, 8, {"wanted": Wanted(artifacts=FileChoice(("notes.txt",)))}, since="models.create"
     ),
+    "--val-of": Case(with_a_validation, 6, since="events.add_batch", validated=True),
     "of a tuning": Case(with_a_tuning, 14),
     **{f"--without {part.value}": Case(nothing, 8, {"wanted": Wanted(frozenset({part}))}) for part in Part},
 }
@@ -200,7 +211,7 @@ def test_killed_at_every_request(
     begun = Begun.of(small_run)
     case.prepare(server, small_run)
     before = len(server.requests)
-    assert [] == fails(upload([small_run], **case.command(server)))
+    assert [] == fails(upload([small_run], **case.command(server, small_run)))
     asked = [request.endpoint for request in server.requests[before:]]
     first = asked.index(case.since) + 1 if case.since else 1
     assert len(asked) - first + 1 >= case.requests
@@ -210,7 +221,7 @@ def test_killed_at_every_request(
         begun.empty()
         with doubles() as double:
             case.prepare(double, small_run)
-            options = case.command(double)
+            options = case.command(double, small_run)
             command = functools.partial(upload, [small_run], **options)
             assert killed_at_request(double, number, when, command), number
             if ledger == "lost":

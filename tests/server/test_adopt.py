@@ -124,6 +124,36 @@ def test_dead_links_are_filled(server: ClearMLDouble, make_run: MakeRun) -> None
 
 
 @pytest.mark.exhaustive
+def test_an_image_without_an_address_is_none(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """The SDK reports one where its file has gone before the upload; the picture is filled in."""
+    run = make_run(DETECT)
+    task = report_live(server, expected(LIVE), run, end="completed")
+    event = next(e for key, e in server.images(task).items() if key[:2] == ("Mosaic", "train.jpg"))
+    for name in ("url", "key"):
+        event.pop(name)
+    server.ask("events.add", **{n: v for n, v in event.items() if not n.startswith("_")} | {"iter": 7})
+    outcome = delivered(run)
+    assert outcome.files >= 1
+    images = {key[:3]: e for key, e in server.images(task).items() if "url" in e}
+    assert ("Mosaic", "train.jpg", event["iter"]) in images
+
+
+def test_what_comes_later_goes_into_a_task_that_was_stopped(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Stopped by its training, completed by an upload, which stops it again as it was: that is no abort."""
+    name = "v8.4.190-detect-killed"
+    run = make_run(name)
+    task = report_live(server, expected(f"{name}.expected"), run, end="stopped")
+    delivered(run)
+    before = len(server.scalars(task))
+    table = (run / "results.csv").read_text()
+    last = table.splitlines()[-1].split(",")
+    (run / "results.csv").write_text(table + ",".join([str(int(last[0]) + 1), *last[1:]]) + "\n")
+    delivered(run)
+    assert len(server.scalars(task)) > before
+    assert [task] == list(server.tasks)
+    assert "stopped" == server.tasks[task]["status"]
+
+
 def test_a_task_reported_by_the_sdk_itself(server: ClearMLDouble, make_run: MakeRun, tmp_path: Path) -> None:
     """The stock SDK's own objects, as the callback calls them: recognised, and nothing is sent twice."""
     run = make_run(DETECT)

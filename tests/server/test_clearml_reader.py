@@ -228,7 +228,7 @@ SHAPES: dict[str, list[Any]] = {
         {**EVENTS, "events": [None]},
         {**EVENTS, "events": [{**EVENT, "metric": None}]},
         {**EVENTS, "events": [{**EVENT, "iter": "0"}]},
-        {**EVENTS, "events": [{"metric": "m", "variant": "v", "iter": 0}]},
+        {**EVENTS, "events": [{"metric": "m", "variant": "v", "iter": 0, "url": 5}]},
         {**EVENTS, "total": None},
         {**EVENTS, "total": 2},
         {**EVENTS, "total": 2, "scroll_id": None},

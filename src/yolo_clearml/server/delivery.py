@@ -195,8 +195,9 @@ class TaskDelivery:
         elif status in CLOSED and all(takes_closed(report) for report in lacking):
             lacking = [report for report in lacking if not isinstance(report.events[0], Status)]
         elif opens:
-            # it was aborted before anybody knew that we would complete it, or is now by a person's wish
-            require_writable(self._task, stopped=self.asked_for or mark_of(self._task) is None)
+            # aborted before anybody knew that we would complete it, and again by us, or by a person's wish
+            before = mark_of(self._task) is None or self._task.get("status_reason") == _AS_IT_WAS
+            require_writable(self._task, stopped=self.asked_for or before)
             self._start()
             if not live:
                 lacking = [report for report in lacking if report.key != STATUS]

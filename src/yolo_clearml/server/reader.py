@@ -247,7 +247,9 @@ class _Reader:
             raise answers_oddly(self._api.host, _SINGLE) from cause
 
     def images(self) -> dict[Place, tuple[str, ...]]:
-        return self._places("training_debug_image", _IMAGES, lambda event: (_text(event["url"]),))
+        # one without an address, as the SDK reports what had gone when it was to be uploaded, shows nothing
+        found = self._places("training_debug_image", _IMAGES, _link)
+        return {place: urls for place, urls in found.items() if urls}
 
     def plots(self) -> dict[Place, tuple[str, ...]]:
         # not by events.get_task_plots, which gives the last iterations of the first titles
@@ -331,6 +333,12 @@ def _artifacts(task: Json) -> dict[str, HeldArtifact]:
         for row in rows
         if row.get("mode", "output") == "output"
     }
+
+
+def _link(event: Json) -> tuple[str, ...]:
+    """Give the address of a debug image, if it has one."""
+    url = event.get("url")
+    return (_text(url),) if url is not None else ()
 
 
 def _pictures(event: Json) -> tuple[str, ...]:
