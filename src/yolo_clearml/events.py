@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 
@@ -193,6 +193,11 @@ Event: TypeAlias = (
 _written = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
+@lru_cache(maxsize=64)  # of several runs at a time
+def _curves(curves: tuple[tuple[str, str], ...]) -> str:
+    return _written(curves)
+
+
 @dataclass(frozen=True, slots=True)
 class Points(Sequence[Scalar]):
     """The points of one epoch, each made when it is asked for.
@@ -211,6 +216,13 @@ class Points(Sequence[Scalar]):
     def __getitem__(self, index: int) -> Scalar:  # type: ignore[override]  # no slices
         title, series = self.curves[index]
         return Scalar(title, series, self.values[index], self.iteration, self.at)
+
+    def written(self) -> str:
+        """Write all but the time as JSON, of which the digest is; ledgers have it, so it stays as it is.
+
+        What epochs share is written once for all of them, and a finite number is in JSON what Python shows.
+        """
+        return f'["Points",{_curves(self.curves)},[{",".join(map(repr, self.values))}],{self.iteration}]'
 
     def __iter__(self) -> Iterator[Scalar]:
         for (title, series), value in zip(self.curves, self.values, strict=True):
@@ -237,12 +249,13 @@ class Report:
         throughout, although ClearML knows all of it. For the same reason a file is known by its content, and
         by its modification time only where nobody has read it.
         """
-        points = self.events if isinstance(self.events, Points) else None
-        if points is not None:  # nearly all, and a long training is digested whole at each new row
-            plain: list[object] = ["Points", points.curves, points.values, points.iteration]
+        if isinstance(
+            self.events, Points
+        ):  # nearly all, and a long training is digested whole at each new row
+            written = self.events.written()
         else:
-            plain = [[type(event).__name__, _plain(event)] for event in self.events]
-        return hashlib.sha256(_written(plain).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            written = _written([[type(event).__name__, _plain(event)] for event in self.events])
+        return hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 _PARTS: Mapping[type, Part] = {

@@ -152,6 +152,9 @@ def _laid_out(columns: Sequence[str]) -> Figure:
         # a column is named by the file, so a dollar sign in it is no formula
         panel.set_title(columns[index], fontsize=12, parse_math=False)
         panel.ticklabel_format(axis="y", scilimits=_PLAIN)
+        # there are no labels of axes; with a place of their own none is measured out for them
+        panel.xaxis.set_label_coords(0.5, 0)
+        panel.yaxis.set_label_coords(0, 0.5)
     if panels:
         figure.axes[min(1, len(panels) - 1)].legend()
     return figure

@@ -136,7 +136,9 @@ def fitness_by_epoch(run: Run, wishes: Wishes) -> tuple[float, ...]:
     if run.tuning is not None:
         return tuple(filter(math.isfinite, run.table.column("fitness") or ()))
     era = era_by(run, wishes.rules)
-    values = (_fitness(_metrics(run, row), era) for row in run.table.rows)
+    named = [(i, name) for i, name in enumerate(run.table.columns) if name.startswith("metrics/")]
+    metrics = ({name: row.values[i] for i, name in named} for row in run.table.rows)
+    values = (_fitness(of_epoch, era) for of_epoch in metrics)
     return tuple(value for value in values if math.isfinite(value))
 
 

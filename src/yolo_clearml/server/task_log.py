@@ -11,7 +11,7 @@ the run, and whoever sends it first looks whether the console has it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .. import __version__
 from ..events import (
@@ -22,6 +22,7 @@ from ..events import (
     OutputModel,
     Plan,
     Plot,
+    Points,
     Properties,
     RunState,
     Scalar,
@@ -50,7 +51,7 @@ def upload(plan: Plan) -> str | None:
     if state is RunState.LIVE:
         return None
     where = f"the run directory {facts.get('run_directory')}, trained with release {facts.get('release')}"
-    counts = counted(event for report in plan.wanted for event in report.events) or "Nothing else was wanted"
+    counts = counted(_at_once(plan)) or "Nothing else was wanted"
     lines = [
         f"yolo-clearml {__version__} replayed {where}.",
         f"{_ENDS[state]}: {facts.get('epochs')} epochs. {counts}.",
@@ -78,11 +79,13 @@ def refusal(places: Iterable[str], count: int) -> str:
     return f"yolo-clearml {__version__}: ClearML refused {count} events: {'; '.join(places)}."
 
 
-def counted(events: Iterable[Event]) -> str:
+def counted(events: Iterable[Event | Points]) -> str:
     """Count what people look for in ClearML, in words; "" where nothing of it is there."""
     counts: Counter[str] = Counter()
     for each in events:
         match each:
+            case Points():
+                counts["point"] += len(each)
             case Scalar():
                 counts["point"] += 1
             case SingleValue():
@@ -98,6 +101,15 @@ def counted(events: Iterable[Event]) -> str:
             case _:
                 pass
     return ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items())
+
+
+def _at_once(plan: Plan) -> Iterator[Event | Points]:
+    """Give what is wanted, the points of an epoch at once: made one by one they take longest."""
+    for report in plan.wanted:
+        if isinstance(report.events, Points):
+            yield report.events
+        else:
+            yield from report.events
 
 
 def _facts(plan: Plan) -> dict[str, str]:
