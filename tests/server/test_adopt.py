@@ -312,11 +312,14 @@ def test_too_many_alike_are_not_even_read(
 ) -> None:
     """Where dozens have the hyperparameters of one run, none is taken, and that is said."""
     monkeypatch.setattr(recognition, "_MOST_READ", 1)
+    monkeypatch.setattr(recognition, "_PAGE", 1)
     run = make_run(DETECT)
-    lives = [report_live(server, expected(LIVE), run) for _ in range(2)]
+    lives = [report_live(server, expected(LIVE), run) for _ in range(4)]
     outcome = delivered(run)
-    assert "too many to be sure" in notes(outcome)
+    assert "more than 1 tasks of this name have its hyperparameters, too many to be sure" in notes(outcome)
     assert outcome.task_id not in lives
+    pages = [r.payload["page"] for r in server.requests if "name" in r.payload and "page" in r.payload]
+    assert [0, 1] == pages
     assert "events.get_task_events" not in {request.endpoint for request in server.requests}
 
 

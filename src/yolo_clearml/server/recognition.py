@@ -108,11 +108,22 @@ def search(api: Api, plan: Plan, key: str) -> Found:
     places = dict.fromkeys([plan.folder, (plan.project, plan.name)])
     projects = {name: project_named(api, name) for name in dict.fromkeys(project for project, _ in places)}
     rows: dict[str, Json] = {}
+    fits: dict[str, _Fit] = {}  # of those that may be this run, by their hyperparameters
     for project, name in places:
         there = projects[project]
-        if there is not None:
-            rows |= {row["id"]: row for row in _named_so(api, there["id"], name, plan)}
-    return replace(_chosen(api, plan, key, rows), projects=projects)
+        if there is None:
+            continue
+        for row in _named_so(api, there["id"], name, plan):
+            rows[row["id"]] = row
+            if (
+                key_of(row) is None
+                and not is_archived(row)
+                and (fit := _first_fit(plan, row)) is not _Fit.NOT
+            ):
+                fits[row["id"]] = fit
+            if len(fits) > _MOST_READ:  # none is going to be taken, so no other page is read
+                break
+    return replace(_chosen(api, plan, key, rows, fits), projects=projects)
 
 
 def holds_it(plan: Plan, row: Json) -> bool:
@@ -124,20 +135,15 @@ def holds_it(plan: Plan, row: Json) -> bool:
     return row.get("status") != "created" or _first_fit(plan, row) is _Fit.WHOLLY
 
 
-def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json]) -> Found:
-    """Choose among all tasks of the project and name."""
+def _chosen(api: Api, plan: Plan, key: str, rows: Mapping[str, Json], alike: Mapping[str, _Fit]) -> Found:
+    """Choose among the tasks of the project and name, of which some have the hyperparameters."""
     # by another upload, since it was looked for by its mark
     marked = [task_id for task_id, row in rows.items() if mark_of(row) == key and holds_it(plan, row)]
     if marked:
         return Found(marked[0], (_taken(marked[0]),))
-    alike = {
-        task_id: fit
-        for task_id, row in rows.items()
-        if key_of(row) is None and not is_archived(row) and (fit := _first_fit(plan, row)) is not _Fit.NOT
-    }
     if len(alike) > _MOST_READ:
-        why = f"{len(alike)} tasks of this name have its hyperparameters, too many to be sure"
-        return Found(notes=(_not_taken(why, list(alike)),))
+        why = f"more than {_MOST_READ} tasks of this name have its hyperparameters, too many to be sure"
+        return Found(notes=(_not_taken(why, list(alike)[:_MOST_NAMED]),))
     live = Status(RunState.LIVE) in but_points(plan.reports)
     return _judged(
         [
