@@ -37,7 +37,7 @@ _COMPRESSION = 3  # of zlib: a tenth larger than by its default, in half the tim
 
 # Figures that are drawn and not being drawn, with their columns: to make axes takes as long as to draw them,
 # and a pile has few sets of columns. A figure is of one thread at a time; no two share state of matplotlib's.
-_IDLE: deque[tuple[tuple[str, ...], Figure]] = deque(maxlen=8)
+_IDLE: deque[tuple[tuple[str, ...], Figure]] = deque(maxlen=2)
 _TAKING = threading.Lock()
 
 
