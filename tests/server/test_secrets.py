@@ -176,6 +176,28 @@ def test_a_configuration_that_is_malformed(
     assert_discreet(server, run, ended)
 
 
+def test_a_configuration_that_is_no_text(
+    server: ClearMLDouble, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PowerShell's redirection writes it: a sentence, and no traceback."""
+    (tmp_path / "clearml.conf").write_text('api { api_server: "http://127.0.0.1:1" }\n', encoding="utf-16")
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(tmp_path / "clearml.conf"))
+    ended = in_a_process("upload", str(run))
+    assert (Exit.NOT_CONFIGURED, True) == (ended.status, "it is no UTF-8 text. Save it" in ended.err), ended
+
+
+@pytest.mark.parametrize("variable", ["CLEARML_API_HOST", "CLEARML_FILES_HOST"])
+def test_a_bracket_that_is_not_closed_is_no_address(
+    variable: str, run_cli: Run, server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an upload nor doctor takes it for a fault of its own."""
+    monkeypatch.setenv(variable, "http://[::1")
+    ended = run_cli("upload", run)
+    assert (Exit.NOT_CONFIGURED, True) == (ended.status, "is not an address of" in ended.err), ended
+    ended = run_cli("doctor", run)
+    assert (Exit.NOT_CONFIGURED, 0) == (ended.status, (ended.out + ended.err).count("Traceback")), ended
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [

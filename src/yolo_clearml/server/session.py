@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 import requests
@@ -180,7 +181,13 @@ def verification() -> tuple[bool | str, str]:
 def configured_host() -> str:
     """Give the address of the API server that ClearML's configuration names; raises NotConfigured."""
     try:
-        return str(Session.get_api_server_host(config=config_obj)).strip("/")
+        host = str(Session.get_api_server_host(config=config_obj)).strip("/")
+    except UnicodeDecodeError as cause:
+        files = " and ".join(str(path) for path in configuration_files()[1])
+        raise NotConfigured(
+            f"ClearML's configuration in {files} cannot be read: it is no UTF-8 text.",
+            "Save it as UTF-8, which PowerShell's '>' does not, or make it anew with 'clearml-init'.",
+        ) from cause
     except ConfigurationError as cause:  # its words can quote a key
         raise NotConfigured(
             f"ClearML's configuration in {cause.file_path} cannot be read: it is malformed.",
@@ -191,6 +198,20 @@ def configured_host() -> str:
             f"ClearML's configuration in {cause.filename} cannot be read: {cause.strerror}.",
             "Make it readable, or set CLEARML_CONFIG_FILE to another file, be it an empty one.",
         ) from cause
+    if not _is_parsable(host):
+        raise NotConfigured(
+            f"{public_address(host)} is not an address of ClearML's API server.",
+            "Write it with http:// or https:// in clearml.conf (api.api_server) or CLEARML_API_HOST.",
+        )
+    return host
+
+
+def _is_parsable(address: str) -> bool:
+    try:
+        urlsplit(address)
+    except ValueError:  # of a bracket that is not closed
+        return False
+    return True
 
 
 def configured_files_host() -> str:
@@ -202,7 +223,7 @@ def configured_files_host() -> str:
             "ClearML's configuration names no file server, and none can be guessed from its API server.",
             "Set api.files_server in clearml.conf, or CLEARML_FILES_HOST.",
         ) from cause
-    if "://" not in host:
+    if "://" not in host or not _is_parsable(host):
         raise NotConfigured(
             f"{public_address(host)} is not an address of ClearML's file server.",
             "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
