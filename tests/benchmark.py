@@ -23,6 +23,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,6 +228,8 @@ def many() -> None:
             most = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "most")], server)
             row(f"1,000 runs of 100 epochs, 3 pictures{said}", "20 runs/s", f"{900 / most.wall:.0f} runs/s")
             row("its peak RSS, 900 runs beside 100", "1.0", f"{most.rss / few.rss:.2f} ({most.rss:.0f} MB)")
+            read = measure([*TOOL, "verify", "-q", "-j", "4", str(folder / "most")], server)
+            row("`verify` of them, beside their upload", "1.0", times(read, most))
 
 
 def died() -> None:
@@ -248,6 +251,24 @@ def died() -> None:
         more = (drawn.cpu - there.cpu) / 40
         row("a run whose `results` figure is drawn, beside one that has it", "+0.25 s CPU", f"+{more:.2f} s")
         row("40 such runs, `-j 4`: wall, beside those that have it", "", times(drawn, there))
+
+
+def adoption() -> None:
+    """A run whose live task is looked for among a thousand of its name, of as many places or of one."""
+    for places, asked in ((1000, "of its name"), (1, "of its name and place")):
+        with workplace() as (folder, server):
+            other, run = (make_run(folder / name, 100, 3, 0, None) for name in ("other", "run"))
+            measure([*TOOL, "upload", "-q", str(other)], server)
+            (told,) = server.tasks.values()
+            for n in range(1000):
+                live = deepcopy(told) | {"id": f"{n:032x}", "runtime": {}}
+                del live["hyperparams"]["properties"]
+                place = f"{run}/{n}" if places > 1 else str(run)
+                live["hyperparams"]["General"]["save_dir"]["value"] = place
+                server.tasks[live["id"]] = live
+            cost = measure([*TOOL, "upload", "-q", str(run)], server)
+            row(f"a run among 1,000 tasks {asked}: requests", "20", str(cost.requests))
+            row("its peak RSS", "90 MB", f"{cost.rss:.0f} MB")
 
 
 def sharded() -> None:
@@ -457,6 +478,7 @@ SCENES = {
     "one": one,
     "again": again,
     "many": many,
+    "adoption": adoption,
     "died": died,
     "sharded": sharded,
     "delivered": delivered,
