@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
@@ -47,7 +47,7 @@ class FileServers:
         self._own = tuple(own)
         self._session = session
         self._patiently = patiently
-        self._connections = threading.local()
+        self._idle: list[requests.Session] = []  # connections that nobody uses just now
         self._down: dict[str, FileServerUnreachable] = {}
         self._failing: Counter[str] = Counter()  # files in a row that a file server was at fault over
 
@@ -104,23 +104,24 @@ class FileServers:
         ClearML's file server does so for whoever may upload (clearml-server's fileserver.py, DELETE of its
         path); a proxy before it may let nobody. Raises FileServerUnreachable where no answer comes.
         """
-        http, where, seconds = self._connection(), public_address(url), self._patiently.seconds
-        self._patiently(
-            lambda: exchange(
-                _WHO,
-                where,
-                seconds,
-                lambda: http.delete(
-                    url,
-                    headers=self._authorized(url, {}),
-                    timeout=(min(_CONNECT, seconds), seconds),
-                    allow_redirects=False,
-                    verify=verifies(http),
-                    stream=True,
-                ),
-                FileServerUnreachable,
+        where, seconds = public_address(url), self._patiently.seconds
+        with self._connection() as http:
+            self._patiently(
+                lambda: exchange(
+                    _WHO,
+                    where,
+                    seconds,
+                    lambda: http.delete(
+                        url,
+                        headers=self._authorized(url, {}),
+                        timeout=(min(_CONNECT, seconds), seconds),
+                        allow_redirects=False,
+                        verify=verifies(http),
+                        stream=True,
+                    ),
+                    FileServerUnreachable,
+                )
             )
-        )
 
     def _is_own(self, url: str) -> bool:
         return any(url.startswith(f"{host}/") for host in self._own)
@@ -130,7 +131,7 @@ class FileServers:
         return self._session.add_auth_headers(headers) if self._is_own(url) else headers
 
     def _post_files(self, base: str, files: Mapping[str, BinaryIO], advance: Callable[[int], None]) -> None:
-        http, where = self._connection(), public_address(base)
+        where = public_address(base)
         # below a path, proxies answer 301 where the slash is missing (nginx, Caddy); at the root it is none
         url = f"{base.rstrip('/')}/"
         size = 0
@@ -142,22 +143,23 @@ class FileServers:
         headers = self._authorized(url, {"Content-Type": monitor.content_type})
         # a proxy may take everything at once, and pass it on to a slow storage before it answers
         limit = max(self._patiently.seconds, size / _SLOWEST)
-        reply = exchange(
-            _WHO,
-            where,
-            limit,
-            lambda: http.post(
-                url,
-                data=monitor,
-                headers=headers,
-                # the first is also for each piece that is sent
-                timeout=(max(_CONNECT, self._patiently.seconds), limit),
-                allow_redirects=False,  # it would arrive as a GET
-                verify=verifies(http),
-                stream=True,
-            ),
-            FileServerUnreachable,
-        )
+        with self._connection() as http:
+            reply = exchange(
+                _WHO,
+                where,
+                limit,
+                lambda: http.post(
+                    url,
+                    data=monitor,
+                    headers=headers,
+                    # the first is also for each piece that is sent
+                    timeout=(max(_CONNECT, self._patiently.seconds), limit),
+                    allow_redirects=False,  # it would arrive as a GET
+                    verify=verifies(http),
+                    stream=True,
+                ),
+                FileServerUnreachable,
+            )
         if reply.status_code in _AT_FAULT and len(files) > 1:
             raise _NotTogether  # it may be over one of them, or over so many
         if elsewhere := led_elsewhere(reply, _WHO, base, self._setting(base), FileServerUnreachable):
@@ -206,7 +208,7 @@ class FileServers:
         return "--output-uri"
 
     def _get_file(self, base: str, url: str, most: int, moves: int = _MOST_MOVES) -> Content | None:
-        http, where = self._connection(), public_address(base)
+        where = public_address(base)
         headers = self._authorized(url, {"Accept-Encoding": "identity"})
         contents: list[Content] = []
 
@@ -214,21 +216,22 @@ class FileServers:
             if reply.status_code == requests.codes.ok:
                 contents.append(content_of(pieces(reply, seconds, _SLOWEST), most))
 
-        reply = exchange(
-            _WHO,
-            where,
-            self._patiently.seconds,
-            lambda: http.get(
-                url,
-                headers=headers,
-                timeout=(min(_CONNECT, self._patiently.seconds), self._patiently.seconds),
-                allow_redirects=False,  # to a page that wants a login, and not to the file
-                verify=verifies(http),
-                stream=True,
-            ),
-            FileServerUnreachable,
-            load,
-        )
+        with self._connection() as http:
+            reply = exchange(
+                _WHO,
+                where,
+                self._patiently.seconds,
+                lambda: http.get(
+                    url,
+                    headers=headers,
+                    timeout=(min(_CONNECT, self._patiently.seconds), self._patiently.seconds),
+                    allow_redirects=False,  # to a page that wants a login, and not to the file
+                    verify=verifies(http),
+                    stream=True,
+                ),
+                FileServerUnreachable,
+                load,
+            )
         if contents:
             return contents[0]
         if moves and (target := self._moved(url, reply)) is not None:
@@ -261,14 +264,18 @@ class FileServers:
         secured = there.scheme == "https" and there.hostname == here.hostname
         return target if there.path.endswith(here.path) and (secured or self._is_own(target)) else None
 
-    def _connection(self) -> requests.Session:
-        """Give this thread's own connection to the file server: one session must not be shared."""
-        if not hasattr(self._connections, "session"):
+    @contextmanager
+    def _connection(self) -> Iterator[requests.Session]:
+        """Give a connection to oneself, for a session must not be shared; the next thread goes on with it."""
+        try:
+            http = self._idle.pop()  # not to be interrupted, nor is the other
+        except IndexError:
             http = get_http_session_with_retry(total=0, config=config_obj)
             http.write_timeout = (0, 0)  # the timeout of each call is the one that counts
-            self._connections.session = http
-        session: requests.Session = self._connections.session
-        return session
+        try:
+            yield http
+        finally:
+            self._idle.append(http)
 
 
 def _differences(advance: Callable[[int], None]) -> Callable[[Any], None]:

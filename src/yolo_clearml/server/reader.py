@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..events import FileStamp, Parameter, Plan, Scalar
+from ..events import FileStamp, Parameter, Plan, Points, Scalar
 from ..rundir.packing import open_whole
 from ..sync.verdict import Verdict, no_task
 from .api import Api
@@ -105,8 +105,17 @@ def checked(api: Api, plan: Plan, root: Path, holds: Holds, same: Same = operato
     """
     files = BothSides(api, root)
     with ThreadPoolExecutor(_DOWNLOADS, "verify") as pool:
-        for several in pool.map(lambda report: check(report, holds, files, same), plan.wanted):
-            yield from several
+        # the points of epochs need no file, and are most of the reports: no thread is woken for each
+        read = [
+            pool.submit(check, report, holds, files, same) if not isinstance(report.events, Points) else None
+            for report in plan.wanted
+        ]
+        try:
+            for report, under_way in zip(plan.wanted, read, strict=True):
+                yield from check(report, holds, files, same) if under_way is None else under_way.result()
+        finally:
+            for under_way in filter(None, read):
+                under_way.cancel()
 
 
 def verify(
