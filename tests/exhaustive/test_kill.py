@@ -134,7 +134,7 @@ CASES = {
     "--artifacts": Case(
         with_notes, 8, {"wanted": Wanted(artifacts=FileChoice(("notes.txt",)))}, since="models.create"
     ),
-    "--val-of": Case(with_a_validation, 6, since="events.add_batch", validated=True),
+    "--val-of": Case(with_a_validation, 9, validated=True),
     "of a tuning": Case(with_a_tuning, 14),
     **{f"--without {part.value}": Case(nothing, 8, {"wanted": Wanted(frozenset({part}))}) for part in Part},
 }
@@ -159,10 +159,10 @@ class Begun:
         shutil.copytree(self.kept, self.run)
 
 
-def assert_settled(double: ClearMLDouble, run: Path, wanted: Wanted = Wanted()) -> None:
+def assert_settled(double: ClearMLDouble, run: Path, **asked: Any) -> None:
     """There is nothing left to do, and nothing left over."""
     count = len(double.requests)
-    (outcome,) = upload([run], wanted=wanted)
+    (outcome,) = upload([run], **asked)
     assert isinstance(outcome, UpToDate)
     assert count == len(double.requests)
     assert [LEDGER_NAME] == hidden(run)
@@ -228,7 +228,8 @@ def test_killed_at_every_request(
                 (small_run / LEDGER_NAME).unlink(missing_ok=True)
             assert [] == fails(upload([small_run], **options)), number
             assert wanted == comparable(double), number
-            assert_settled(double, small_run, case.options.get("wanted", Wanted()))
+            same = {name: value for name, value in options.items() if name in ("wanted", "validations")}
+            assert_settled(double, small_run, **same)
             there = FileLedgers().load(small_run)
             assert (ended.run, ended.sent, ended.facts) == (there.run, there.sent, there.facts), number
             assert (ended.verified is None) is (there.verified is None), number
