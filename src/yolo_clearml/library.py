@@ -77,7 +77,7 @@ class Options:
     def __post_init__(self) -> None:
         """Check what can be checked without a run or a server; raises UsageError."""
         self.wishes()
-        self.wanted()
+        self._require_validations()
         require(not (self.force and self.new), "--force and --new cannot be had together.")
         require(not (self.verify and self.offline), "--verify and --offline cannot be had together.")
         for option, excluded in (
@@ -109,17 +109,19 @@ class Options:
         require(only is None or without is None, "--only and --without cannot be had together.")
         left_out = frozenset(Part) - only if only is not None else without or frozenset()
         models, artifacts = named("--models", ModelFile, self.models), FileChoice(self.artifacts)
+        validations = tuple(sorted({folder.resolve() for folder in self.validations}))
+        return Wanted(left_out, models, artifacts, validations)
+
+    def _require_validations(self) -> None:
+        names = [folder.name for folder in self.wanted().validations]
         for folder in self.validations:
             require_validation(folder)
-        validations = tuple(sorted({folder.resolve() for folder in self.validations}))
-        names = [folder.name for folder in validations]
-        for name in names:
+            name = folder.resolve().name
             require(
                 names.count(name) == 1,
                 f"Two validations are called {name!r}, and so would be their pictures in ClearML.",
                 "Give one of them another name.",
             )
-        return Wanted(left_out, models, artifacts, validations)
 
     def wishes(self) -> Wishes:
         """Collect what is wished for instead of what a run states; raises UsageError."""
@@ -309,14 +311,15 @@ def _work(options: Options, stop: threading.Event) -> Work:
 
         configured_host()  # the SDK reads its configuration once, which takes it half a second
 
+    wanted = options.wanted()
     ledgers: Ledgers = FileLedgers() if options.offline is None else NoLedgers()
     return Work(
         sink=Lazily(online, load) if options.offline is None else Lazily(offline),
         ledgers=ledgers,
         server_hint=configuration_stamp(),
         wishes=options.wishes(),
-        wanted=options.wanted(),
-        validations=options.wanted().validations,
+        wanted=wanted,
+        validations=wanted.validations,
         stale_after=options.stale_after,
         follow=options.follow(),
         force=options.force,

@@ -100,9 +100,9 @@ def test_a_training_that_goes_on_gets_them_later(val: Path, run_cli: Run, server
     shutil.copytree(SAMPLES / "v8.4.190-detect-killed", train)
     ended = run_cli("upload", "runs/val2", "--val-of", "runs/train", "--stale-after", "999999999")
     assert Exit.OK == ended.status
-    if ["in_progress"] == [task["status"] for task in server.tasks.values()]:
-        assert "The training goes on: the same command sends the pictures of val2 later." in ended.err
-        assert not {name for name in pictures(server)[0] if name.startswith("val2/")}
+    assert ["in_progress"] == [task["status"] for task in server.tasks.values()]
+    assert "The training goes on: the same command sends the pictures of val2 later." in ended.err
+    assert not [name for name in pictures(server)[0] if name.startswith("val2/")]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,7 @@ def test_a_training_that_goes_on_gets_them_later(val: Path, run_cli: Run, server
         (("runs/val2", "--val-of", "runs"), "is not a run directory"),
         (("runs/val2", "--val-of", "runs/none"), "does not exist"),
         (("runs/val2", "--val-of", "runs/train", "--shard", "1/2"), "--val-of and --shard"),
+        (("runs/val2", "--val-of", "runs/train", "--include", "a"), "--val-of and --include"),
         (("runs/val2", "runs/more/val2", "--val-of", "runs/train"), "Two validations are called 'val2'"),
     ],
 )

@@ -278,7 +278,7 @@ ValOf = Annotated[
         "--val-of",
         metavar="RUN",
         help="The paths are what 'yolo val' left, validations of RUN: their pictures go into its task, each"
-        " below the name of its directory. Not with --shard.",
+        " below the name of its directory. Not with --shard, --include or --exclude.",
     ),
 ]
 Rules = Annotated[

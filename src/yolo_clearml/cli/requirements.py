@@ -35,7 +35,14 @@ def runs_validated(run: Path | None, choice: Choice) -> list[Found]:
     """Give the one run that validations are of, or nothing where none was named; raises UsageError."""
     if run is None:
         return []
-    require(choice.shard is None, "--val-of and --shard cannot be had together.")
+    for option, given in (
+        ("--shard", choice.shard),
+        ("--include", choice.include),
+        ("--exclude", choice.exclude),
+    ):
+        require(
+            not given, f"--val-of and {option} cannot be had together.", "It is for the one run it names."
+        )
     found = list(find_runs([run]))
     require(
         found == [run],
