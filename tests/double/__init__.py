@@ -303,20 +303,20 @@ class ClearMLDouble:
         """Return the id of the one event of a kind at (metric, variant, iteration)."""
         (found,) = (
             identity
-            for identity, e in self._state.events.by_type[kind].items()
-            if (e["task"], e["metric"], e["variant"], e.get("iter", 0)) == (task_id, *place)
+            for identity, e in self._state.events.stored(task_id, kind).items()
+            if (e["metric"], e["variant"], e.get("iter", 0)) == place
         )
         return found
 
     def alter_event(self, task_id: str, kind: str, place: tuple[str, str, int], **fields: Any) -> None:
         """Change fields of a stored event, as nobody may but a broken disk."""
         with self._state.lock:
-            self._state.events.by_type[kind][self._stored(task_id, kind, place)].update(fields)
+            self._state.events.stored(task_id, kind)[self._stored(task_id, kind, place)].update(fields)
 
     def forget_event(self, task_id: str, kind: str, place: tuple[str, str, int]) -> None:
         """Lose a stored event."""
         with self._state.lock:
-            del self._state.events.by_type[kind][self._stored(task_id, kind, place)]
+            del self._state.events.stored(task_id, kind)[self._stored(task_id, kind, place)]
 
     def replace_file(self, url: str, content: bytes | None) -> None:
         """Put other bytes behind one of the file server's URLs; None: lose the file."""
@@ -385,8 +385,8 @@ class ClearMLDouble:
     def _respond_api(self, incoming: Incoming) -> Reply:
         endpoint = endpoint_of(incoming.target)
         payload: Any
+        batch = "json-lines" in incoming.headers.get("content-type", "")
         try:
-            batch = "json-lines" in incoming.headers.get("content-type", "")
             payload = parse_lines(incoming.body) if batch else parse_body(incoming)
         except RefusedError:
             payload = None
@@ -395,7 +395,11 @@ class ClearMLDouble:
             endpoint,
             payload,
             self.api_latency,
-            lambda fault: self._dated(self._api.handle(incoming, endpoint, fewer=isinstance(fault, Fewer))),
+            lambda fault: self._dated(
+                self._api.handle(
+                    incoming, endpoint, lines=payload if batch else None, fewer=isinstance(fault, Fewer)
+                )
+            ),
         )
 
     def _dated(self, reply: Reply) -> Reply:

@@ -88,8 +88,11 @@ def _strict_float(text: str) -> float:
     return value
 
 
-def _loads(text: str | bytes) -> Any:
-    return json.loads(text, parse_float=_strict_float)
+_decoded = json.JSONDecoder(parse_float=_strict_float).decode
+
+
+def _loads(text: bytes) -> Any:
+    return _decoded(text.decode("utf-8", "surrogatepass"))
 
 
 def parse_lines(body: bytes) -> list[Json]:
@@ -281,12 +284,17 @@ class Api:
             self.endpoints[name] = partial(_stub, data)
         self._worker = ""
 
-    def handle(self, incoming: Incoming, endpoint: str, *, fewer: bool = False) -> Reply:
-        """Answer one request; `fewer` leaves out the last event of a batch and says so."""
+    def handle(
+        self, incoming: Incoming, endpoint: str, *, lines: list[Json] | None = None, fewer: bool = False
+    ) -> Reply:
+        """Answer one request; `fewer` leaves out the last event of a batch and says so.
+
+        ``lines`` are those of its body, where somebody has read them.
+        """
         match = _PATH.match(urlsplit(incoming.target).path)
         version = (match and match["version"]) or "1.0"
         try:
-            data = self._process(incoming, endpoint, version, fewer)
+            data = self._process(incoming, endpoint, version, lines, fewer)
         except RefusedError as error:
             body = envelope(endpoint, version, error.status, 0, str(error), {})
             return Reply(error.status, body)
@@ -298,7 +306,9 @@ class Api:
             return Reply(500, envelope(endpoint, version, 500, 0, f"General server error ({error!r})", {}))
         return Reply(200, data)
 
-    def _process(self, incoming: Incoming, endpoint: str, version: str, fewer: bool) -> bytes:
+    def _process(
+        self, incoming: Incoming, endpoint: str, version: str, lines: list[Json] | None, fewer: bool
+    ) -> bytes:
         if len(incoming.body) > LARGEST_BODY:
             raise ApiError(413, 0, "Request entity too large")
         batch = endpoint == "events.add_batch"
@@ -314,8 +324,7 @@ class Api:
         with self.state.lock:
             self._worker = incoming.headers.get("x-clearml-worker", "")
             if batch:
-                lines = self._lines(incoming)
-                data: Any = self._add_batch(lines, fewer)
+                data: Any = self._add_batch(self._lines(incoming) if lines is None else lines[:], fewer)
             else:
                 assert call is not None
                 request = parse_body(incoming)

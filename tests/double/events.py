@@ -62,7 +62,9 @@ def plot_urls(plot: str) -> list[str]:
 def _document_fault(event: Json) -> str | None:
     """Return why Elasticsearch does not index this document, or None."""
     for name in ("metric", "variant", "url", "key"):
-        if len(str(event.get(name, "")).encode("utf-8", "replace")) > LONGEST_KEYWORD:
+        text = str(event.get(name, ""))
+        # no character has more than four bytes
+        if len(text) > LONGEST_KEYWORD / 4 and len(text.encode("utf-8", "replace")) > LONGEST_KEYWORD:
             return f"field {name} is longer than {LONGEST_KEYWORD} bytes"
     timestamp = event["timestamp"]
     if isinstance(timestamp, float) and not math.isfinite(timestamp):
@@ -77,11 +79,11 @@ def _document_fault(event: Json) -> str | None:
 
 
 class EventStore:
-    """All events, per type and id, in the order of their first arrival."""
+    """All events, per task, type and id, in the order of their first arrival."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self.by_type: dict[str, dict[str, Json]] = {kind: {} for kind in TYPES}
+        self._stored: defaultdict[tuple[str, str], dict[str, Json]] = defaultdict(dict)
         self.received: dict[str, int] = defaultdict(int)  # accepted lines per task, overwriting ones too
         # events that are refused, and how: the whole batch, that document, or that line
         self.poison: tuple[str, Callable[[Json], bool]] | None = None
@@ -185,7 +187,7 @@ class EventStore:
                 if fault:
                     failed.append(fault)
                     continue
-                self.by_type[event["type"]][identity] = event
+                self._stored[event["task"], event["type"]][identity] = event
                 self.received[event["task"]] += 1
                 (self.stamped.add if stamped else self.stamped.discard)(identity)
                 added += 1
@@ -243,15 +245,17 @@ class EventStore:
     def delete_of(self, task_id: str) -> None:
         """Forget all events of a task."""
         for kind in TYPES:
-            self.by_type[kind] = {
-                key: event for key, event in self.by_type[kind].items() if event["task"] != task_id
-            }
+            self._stored.pop((task_id, kind), None)
 
     # -- reading -------------------------------------------------------------------------------
 
+    def stored(self, task_id: str, kind: str) -> dict[str, Json]:
+        """Return a task's events of one type by their ids, live, in the order of their first arrival."""
+        return self._stored[task_id, kind]
+
     def of(self, task_id: str, kind: str) -> list[Json]:
         """Return a task's events of one type, in the order of their first arrival."""
-        return [event for event in self.by_type[kind].values() if event["task"] == task_id]
+        return list(self.stored(task_id, kind).values())
 
     def _task(self, task_id: Any) -> str:
         if task_id not in self._state.tasks:

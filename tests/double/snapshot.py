@@ -114,17 +114,13 @@ def _task(state: State, task: Json) -> Json:
     }
     for kind in (SCALAR, VECTOR, IMAGE, PLOT):
         result[kind] = {}
-        for identity, event in state.events.by_type[kind].items():
-            if event["task"] == task["id"]:
-                # the event's own id holds the task's id, so it is named by what makes it
-                place = tuple(event.get(name) for name in ("metric", "variant", "iter"))
-                key = (*place, unquote(str(event.get("key", ""))))
-                result[kind][key] = _event(state, identity, event)
-    result[LOG] = [
-        _event(state, identity, event)
-        for identity, event in state.events.by_type[LOG].items()
-        if event["task"] == task["id"]
-    ]
+        for identity, event in state.events.stored(task["id"], kind).items():
+            # the event's own id holds the task's id, so it is named by what makes it
+            place = tuple(event.get(name) for name in ("metric", "variant", "iter"))
+            key = (*place, unquote(str(event.get("key", ""))))
+            result[kind][key] = _event(state, identity, event)
+    logged = state.events.stored(task["id"], LOG)
+    result[LOG] = [_event(state, identity, event) for identity, event in logged.items()]
     return result
 
 
