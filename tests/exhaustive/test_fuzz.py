@@ -24,7 +24,7 @@ from yolo_clearml.cli.console import json_line
 from yolo_clearml.cli.plan_text import plan_json, plan_lines
 from yolo_clearml.cli.standings import SortKey, chosen, write_json, write_table
 from yolo_clearml.errors import RunUnreadable, YoloClearmlError
-from yolo_clearml.events import Hyperparameters, Scalar
+from yolo_clearml.events import Hyperparameters, Points, Scalar
 from yolo_clearml.replay.rules import Wishes, plan
 from yolo_clearml.rundir.checkpoint import Checkpoint, CheckpointUnreadable, read_checkpoint
 from yolo_clearml.rundir.results_csv import parse
@@ -82,9 +82,11 @@ def understood(run: Path) -> None:
     for event in (event for report in planned.reports for event in report.events):
         if isinstance(event, Scalar):
             assert math.isfinite(event.value)
-            json.dumps(payloads.scalar("x", event), allow_nan=False)
+            payloads.text(payloads.scalar("x", event))
         if isinstance(event, Hyperparameters):
             json.dumps(payloads.parameters(event), allow_nan=False).encode()
+    for points in (r.events for r in planned.reports if isinstance(r.events, Points)):
+        assert payloads.texts("x", points) == [payloads.text(payloads.scalar("x", point)) for point in points]
     facts = facts_of(found, planned, Wishes())
     assert repr(facts) == repr(Facts.restored(json.loads(json.dumps(facts.stored()))))
     delivered = Delivered(run, facts, "", None, 0, 0, 0, planned.notes)

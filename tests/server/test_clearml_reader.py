@@ -40,25 +40,19 @@ def holds(api: Api, task: str, *titles: str) -> Holds:
     return held
 
 
-def scalar(task: str, iteration: int, value: float, title: str = "train", series: str = "loss") -> Line:
-    return {"type": SCALAR, "task": task, "metric": title, "variant": series, "iter": iteration} | {
-        "value": value,
-        "timestamp": 5,
-    }
+def scalar(task: str, iteration: int, value: float, title: str = "train", series: str = "loss") -> str:
+    event = {"type": SCALAR, "task": task, "metric": title, "variant": series, "iter": iteration}
+    return json.dumps(event | {"value": value, "timestamp": 5})
 
 
-def image(task: str, iteration: int, series: str, name: str) -> Line:
-    url = f"http://files/{name}"
-    return {"type": IMAGE, "task": task, "metric": "m", "variant": series, "iter": iteration} | {
-        "url": url,
-        "key": name,
-        "timestamp": 5,
-    }
+def image(task: str, iteration: int, series: str, name: str) -> str:
+    event = {"type": IMAGE, "task": task, "metric": "m", "variant": series, "iter": iteration}
+    return json.dumps(event | {"url": f"http://files/{name}", "key": name, "timestamp": 5})
 
 
-def plot(task: str, title: str, iteration: int = 0, **fields: Any) -> Line:
+def plot(task: str, title: str, iteration: int = 0, **fields: Any) -> str:
     event = {"type": PLOT, "task": task, "metric": title, "variant": "plot image", "iter": iteration}
-    return event | {"timestamp": 5} | fields
+    return json.dumps(event | {"timestamp": 5} | fields)
 
 
 def layout(*sources: str) -> str:

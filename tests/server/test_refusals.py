@@ -57,7 +57,7 @@ def test_a_document_that_is_not_indexed_is_refused_at_once(server: ClearMLDouble
     server.fault("events.add_batch", refusal(500, 100, NOT_INDEXED), times=None)
     before = len(server.requests)
     with pytest.raises(RefusedRequest) as refused:
-        api.add_events([{"type": "training_stats_scalar"}])
+        api.add_events(['{"type": "training_stats_scalar"}'])
     assert (500, 100, NOT_INDEXED) == (refused.value.code, refused.value.subcode, refused.value.message)
     assert 1 == len(server.requests) - before
 
@@ -77,7 +77,7 @@ def test_other_failures_of_the_index_pass(server: ClearMLDouble, subcode: int, r
     server.fault("events.add_batch", refusal(500, subcode, f"General data error: {reason}"), times=2)
     before = len(server.requests)
     with pytest.raises(RefusedRequest) as refused:
-        api.add_events([{"type": "training_stats_scalar"}])
+        api.add_events(['{"type": "training_stats_scalar"}'])
     assert 400 == refused.value.code  # the server's own word over that event, in the end
     assert 3 == len(server.requests) - before
 

@@ -16,7 +16,7 @@ from uploading import fails, upload
 
 from yolo_clearml import __version__
 from yolo_clearml.errors import Exit
-from yolo_clearml.events import FileStamp, OutputModel
+from yolo_clearml.events import FileStamp, OutputModel, Points
 from yolo_clearml.replay.rules import Wishes
 from yolo_clearml.server import payloads
 from yolo_clearml.server import reader as clearml_reader
@@ -51,6 +51,15 @@ def test_a_model_without_a_project_states_none() -> None:
     """The server refuses a null there."""
     event = OutputModel("name", FileStamp("weights/best.pt", 1, 0), {}, 0)
     assert "project" not in payloads.model(event, "uri", "task", None)
+
+
+def test_points_are_sent_as_other_scalars_are() -> None:
+    """Written together, each is the same text as by itself."""
+    curves = (("train", 'a "quoted" loss'), ("train\n", "größe\u2028"), ("", "\\"))
+    for values in ((0.1, 1e-300, 3.4e38), (-0.0, 5e-324, 1.0), (1 / 3, 7, 1e16)):
+        points = Points(curves, values, 12, 1_700_000_000_123)
+        alone = [payloads.text(payloads.scalar("t", point)) for point in points]
+        assert alone == payloads.texts("t", points)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ sends by itself: one POST at a time, each with a time limit, each reply looked a
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +45,6 @@ from .session import BoundedSession, configured_files_host, configured_host, con
 from .storage import Storages
 
 _INVALID_TOKEN = 30  # subcode of 401
-_JSON = json.JSONEncoder(allow_nan=False)
 
 
 class RefusedRequest(ServerRefused):
@@ -183,15 +181,15 @@ class Api:
             raise answers_oddly(self.host, endpoint)
         return [with_ids(row) for row in rows]
 
-    def add_events(self, events: Sequence[Json], patient: bool = True) -> None:
-        """Send events in one batch; returns only if the server has stored every one of them.
+    def add_events(self, events: Sequence[str], patient: bool = True) -> None:
+        """Send events, each as its text, in one batch; returns only if the server has stored each of them.
 
         What may pass is not waited for unless ``patient``.
         Raises as `call` does, and ServerRefused where the server stored fewer than it was sent.
         """
         self._patiently(lambda: self._add(events), self._patiently.seconds if patient else 0.0)
 
-    def add_once(self, event: Json, is_there: Callable[[], bool]) -> None:
+    def add_once(self, event: str, is_there: Callable[[], bool]) -> None:
         """Send an event of which the server stores one more each time it comes, as it does of the console's.
 
         After a failure that may hide a success, ``is_there`` is asked before the next try. Raises as
@@ -207,10 +205,9 @@ class Api:
 
         self._patiently(once)
 
-    def _add(self, events: Sequence[Json]) -> None:
-        lines = "\n".join(map(_JSON.encode, events)).encode()
+    def _add(self, events: Sequence[str]) -> None:
         headers = {"Content-Type": "application/json-lines"}
-        reply = self._post("events.add_batch", data=lines, headers=headers)
+        reply = self._post("events.add_batch", data="\n".join(events).encode(), headers=headers)
         added, errors = reply.get("added"), reply.get("errors")
         if added != len(events) or errors:
             raise ServerRefused(

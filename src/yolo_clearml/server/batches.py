@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from ..errors import ServerFailing, ServerRefused, YoloClearmlError
@@ -14,6 +15,7 @@ from ..events import (
     Image,
     OutputModel,
     Plot,
+    Points,
     Properties,
     Report,
     Scalar,
@@ -23,7 +25,6 @@ from ..events import (
 from ..sync.sinks import file_size
 from . import payloads
 from .api import Api, RefusedRequest
-from .payloads import Json
 
 UNFIT = 500  # code of a refusal: a document cannot be indexed (500/100); the server itself is well
 _MOST_EVENTS = 5000  # in a request; the index is refreshed for each, so few large ones are faster
@@ -32,7 +33,7 @@ _EVENT_BYTES = 320  # of an event without its names, with room to spare
 _MOST_REFUSED = 8  # events of a batch that are looked for one by one
 _NAMED = 3  # of them in a message
 
-_Owned: TypeAlias = "Sequence[tuple[str, Json]]"  # lines of a batch, each with the key of its report
+_Owned: TypeAlias = "Sequence[tuple[str, str]]"  # texts of events, each with the key of its report
 
 
 def batches(reports: Sequence[Report]) -> Iterator[list[Report]]:
@@ -46,7 +47,7 @@ def batches(reports: Sequence[Report]) -> Iterator[list[Report]]:
     for report in reports:
         mine = _kind(report)
         grows = len(report.events)
-        weighs = sum(_EVENT_BYTES + _names(event) for event in report.events)
+        weighs = _EVENT_BYTES * grows + _names(report)
         full = events + grows > _MOST_EVENTS or size + weighs > _MOST_BYTES
         if batch and (mine != kind or full or kind in ("model", "status")):
             yield batch
@@ -77,10 +78,21 @@ def takes_closed(report: Report) -> bool:
     return _kind(report) in ("numbers", "files", "status") or isinstance(report.events[0], Properties)
 
 
-def _names(event: Event) -> int:
+def _names(report: Report) -> int:
+    if isinstance(report.events, Points):
+        return _names_of(report.events.curves)
+    return sum(_names_in(event) for event in report.events)
+
+
+@lru_cache(maxsize=64)  # of several runs at a time
+def _names_of(curves: tuple[tuple[str, str], ...]) -> int:
+    return sum(2 * len(title.encode()) + 2 * len(series.encode()) for title, series in curves)
+
+
+def _names_in(event: Event) -> int:
     match event:
         case Scalar() | Image():
-            return 2 * len(event.title.encode()) + 2 * len(event.series.encode())
+            return _names_of(((event.title, event.series),))
         case Plot() | DrawnPlot():
             return 2000  # the plotly layout
         case _:
@@ -95,9 +107,9 @@ class EventsRefused(ServerRefused):
 
     def __init__(
         self,
-        refused: Sequence[tuple[str, Json, YoloClearmlError]],
+        refused: Sequence[tuple[str, str, YoloClearmlError]],
         count: int,
-        untried: Sequence[tuple[str, Json]] = (),
+        untried: Sequence[tuple[str, str]] = (),
     ) -> None:
         shown = "; ".join(f"{payloads.place(line)}: {error}" for _, line, error in refused[:_NAMED])
         rest = f"and {len(untried)} were not tried after them" if untried else "and has the others"
@@ -116,7 +128,7 @@ def add_apart(api: Api, events: _Owned, error: YoloClearmlError) -> None:
     Raises EventsRefused, which names the bad ones. Where there are many, and not because their documents
     cannot be indexed, it is the batch that is refused: raises ``error``.
     """
-    refused: list[tuple[str, Json, YoloClearmlError]] = []
+    refused: list[tuple[str, str, YoloClearmlError]] = []
     unfit = isinstance(error, RefusedRequest) and error.code == UNFIT
     for owner, line, refusal in _bad_ones(api, events, error):
         refused.append((owner, line, refusal))
@@ -132,7 +144,7 @@ def add_apart(api: Api, events: _Owned, error: YoloClearmlError) -> None:
 
 def _bad_ones(
     api: Api, events: _Owned, error: YoloClearmlError
-) -> Iterator[tuple[str, Json, YoloClearmlError]]:
+) -> Iterator[tuple[str, str, YoloClearmlError]]:
     if len(events) == 1:
         yield (*events[0], error)
         return

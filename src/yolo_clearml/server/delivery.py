@@ -24,12 +24,14 @@ from ..events import (
     OutputModel,
     Plan,
     Plot,
+    Points,
     Properties,
     Report,
     RunState,
     Scalar,
     SingleValue,
     Status,
+    but_points,
 )
 from ..rundir.packing import Unpackable
 from ..sync.sinks import Acknowledged, Noted, Revived, Step, acknowledged
@@ -219,8 +221,9 @@ class TaskDelivery:
 
         They can be written in any status, and to open it would give it another time of its end.
         """
-        events = [event for report in reports for event in report.events]
-        if not any(isinstance(event, Properties) for event in events):
+        events = list(but_points(reports))
+        curves = any(isinstance(report.events, Points) for report in reports)
+        if curves or not any(isinstance(event, Properties) for event in events):
             return False
         states = [event.state for event in events if isinstance(event, Status)]
         rest = [event for event in events if not isinstance(event, (Properties, Status))]
@@ -228,7 +231,7 @@ class TaskDelivery:
 
     def _only_status(self, reports: Sequence[Report]) -> bool:
         """Check whether there is nothing to send but the status that a task has already."""
-        states = [event.state for report in reports for event in report.events if isinstance(event, Status)]
+        states = [event.state for event in but_points(reports) if isinstance(event, Status)]
         live = RunState.LIVE in states
         ended = self._task["status"] == "in_progress" if live else all(map(self._has_ended, states))
         return len(states) == sum(len(report.events) for report in reports) and ended
@@ -335,17 +338,21 @@ class TaskDelivery:
                 change(self._api, self.task_id, "tasks.edit_hyper_params", {"task": self.task_id, **payload})
 
     def _send_events(self, batch: Sequence[Report]) -> Generator[Step, None, None]:
-        events = [event for report in batch for event in report.events]
-        files = [event for event in events if isinstance(event, (Image, Plot, DrawnPlot))]
+        files = [event for event in but_points(batch) if isinstance(event, (Image, Plot, DrawnPlot))]
         sizes = yield from self._uploads.upload(files)
-        lines = [self._line(event, sizes) for event in events]
+        lines = [line for report in batch for line in self._texts(report, sizes)]
         try:
             self._api.add_events(lines)
         except (ServerRefused, ServerFailing) as error:
             owners = [report.key for report in batch for _ in report.events]
             add_apart(self._api, list(zip(owners, lines, strict=True)), error)
 
-    def _line(self, event: Event, sizes: dict[str, tuple[int, int]]) -> Json:
+    def _texts(self, report: Report, sizes: dict[str, tuple[int, int]]) -> list[str]:
+        if isinstance(report.events, Points):
+            return payloads.texts(self.task_id, report.events)
+        return [payloads.text(self._event(event, sizes)) for event in report.events]
+
+    def _event(self, event: Event, sizes: dict[str, tuple[int, int]]) -> Json:
         match event:
             case Scalar():
                 return payloads.scalar(self.task_id, event)
@@ -395,7 +402,7 @@ class TaskDelivery:
 
         if not is_there():
             try:
-                self._api.add_once(task_log.event(self.task_id, text), is_there)
+                self._api.add_once(payloads.text(task_log.event(self.task_id, text)), is_there)
             except RefusedRequest as error:
                 if error.code != UNFIT:
                     raise

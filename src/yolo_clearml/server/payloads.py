@@ -12,11 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 import mimetypes
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ..events import Artifact, FileStamp, Hyperparameters, Image, OutputModel, Properties, Scalar, SingleValue
+from ..events import (
+    Artifact,
+    FileStamp,
+    Hyperparameters,
+    Image,
+    OutputModel,
+    Points,
+    Properties,
+    Scalar,
+    SingleValue,
+)
 from ..rundir.exports import framework_of, stored_name
 
 Json: TypeAlias = dict[str, Any]
@@ -26,6 +37,7 @@ RUNTIME_KEY = (
     "yolo_clearml"  # what a run's key is stored under; a plain key: the server's lookup understands no other
 )
 SINGLE_VALUES = ("Summary", -(2**31))  # the metric and iteration where the server keeps single values
+_SCALAR = "training_stats_scalar"  # type of an event
 PROPERTIES = "properties"  # the section of user properties
 _TYPES = mimetypes.MimeTypes()  # of Python alone: the same on every machine
 _REFERENCES = ("project", "parent", "task", "user", "company")  # fields that hold another row's id
@@ -57,13 +69,35 @@ def _id_of(reference: Any) -> Any:
 
 def scalar(task_id: str, event: Scalar) -> Json:
     """One point of a curve."""
-    return _event("training_stats_scalar", task_id, event.title, event.series, event.iteration, event.at) | {
+    return _event(_SCALAR, task_id, event.title, event.series, event.iteration, event.at) | {
         "value": event.value
     }
 
 
-def place(event: Json) -> str:
-    """Name an event as a person finds it in ClearML."""
+text = json.JSONEncoder(allow_nan=False).encode  # of an event, as it is sent: one line
+
+
+def texts(task_id: str, points: Points) -> list[str]:
+    """The points of an epoch, each as the text of its `scalar`.
+
+    They are nearly all of a run, and what they share is written once.
+    """
+    shared = f', "iter": {points.iteration}, "timestamp": {points.at}, "value": '
+    begun = _begun(task_id, points.curves)
+    return [f"{begin}{shared}{value!r}}}" for begin, value in zip(begun, points.values, strict=True)]
+
+
+@lru_cache(maxsize=64)  # of several runs at a time
+def _begun(task_id: str, curves: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    return tuple(
+        text({"type": _SCALAR, "task": task_id, "metric": title, "variant": series})[:-1]
+        for title, series in curves
+    )
+
+
+def place(line: str) -> str:
+    """Name an event as a person finds it in ClearML, by its text."""
+    event = json.loads(line)
     if (event["metric"], event["iter"]) == SINGLE_VALUES:
         return f"single value {event['variant']}"
     return f"{event['metric']} / {event['variant']} at iteration {event['iter']}"
@@ -72,9 +106,7 @@ def place(event: Json) -> str:
 def single_value(task_id: str, event: SingleValue) -> Json:
     """One single value."""
     metric, iteration = SINGLE_VALUES
-    return _event("training_stats_scalar", task_id, metric, event.name, iteration, event.at) | {
-        "value": event.value
-    }
+    return _event(_SCALAR, task_id, metric, event.name, iteration, event.at) | {"value": event.value}
 
 
 def debug_image(task_id: str, event: Image, key: str, url: str) -> Json:
