@@ -59,7 +59,13 @@ PIECES = [
 def in_python(data: bytes) -> str | None:
     try:
         return repr(yaml.load(data, Loader=arguments._PlainLoader))
-    except (yaml.YAMLError, ValueError):
+    except (
+        yaml.YAMLError,
+        ValueError,
+        AttributeError,
+        LookupError,
+        TypeError,
+    ):  # as the reader of a run takes them
         return None
 
 
