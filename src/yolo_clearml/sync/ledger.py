@@ -216,6 +216,7 @@ class _HeldSomewhere:
     def __init__(self, run: Path) -> None:
         self.ledger = Ledger()
         self._run = run
+        self._beside = _state_path(run)
         self._at_run: HeldFile | None = None
         self._elsewhere: HeldFile | None = None
         try:
@@ -227,7 +228,7 @@ class _HeldSomewhere:
         """Replace the ledger, durably, before this returns."""
         if self._elsewhere is None and self._at_run is not None:
             try:
-                self._at_run.save(_written(ledger), _written_at(_state_path(self._run)))
+                self._at_run.save(_written(ledger), _written_at(self._beside))
             except OSError as error:
                 self._elsewhere = self._hold_elsewhere(error)
         if self._elsewhere is not None:
@@ -252,7 +253,7 @@ class _HeldSomewhere:
                     f"{self._run} is not there any more.", "Run the command again with the path it has now."
                 ) from error
             raise _unwritable(self._run / LEDGER_NAME, error) from error
-        path = _state_path(self._run)
+        path = self._beside
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return hold(path)
