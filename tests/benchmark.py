@@ -198,7 +198,8 @@ def one() -> None:
         row("requests", "30", f"{ours.requests} (script: {theirs.requests})")
         row("bytes sent", "", f"{ours.sent / 1e6:.1f} MB (script: {theirs.sent / 1e6:.1f} MB)")
         row("peak RSS", "90 MB", f"{ours.rss:.0f} MB (script: {theirs.rss:.0f} MB)")
-        row("wall, beside `import clearml` and a bare POST of each file", "1.3", times(ours, bare))
+        goal = "1.2" if latency else "1.4"
+        row("wall, beside `import clearml` and a bare POST of each file", goal, times(ours, bare))
 
 
 def again() -> None:
@@ -214,7 +215,7 @@ def again() -> None:
             lambda: measure([*TOOL, "--version"]),
             lambda: measure([*TOOL, "upload", str(run)], server),
         )
-        row("its second upload, beside `--version`", "1.5", times(second, version))
+        row("its second upload, beside `--version`", "1.3", times(second, version))
         row("requests", "0", str(second.requests))
 
 
@@ -227,6 +228,7 @@ def many() -> None:
             few = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "few")], server)
             most = measure([*TOOL, "upload", "-q", "-j", "4", str(folder / "most")], server)
             row(f"1,000 runs of 100 epochs, 3 pictures{said}", "20 runs/s", f"{900 / most.wall:.0f} runs/s")
+            row("requests for each", "10", f"{most.requests / 900:.1f}")
             row("its peak RSS, 900 runs beside 100", "1.0", f"{most.rss / few.rss:.2f} ({most.rss:.0f} MB)")
             read = measure([*TOOL, "verify", "-q", "-j", "4", str(folder / "most")], server)
             row("`verify` of them, beside their upload", "1.0", times(read, most))
@@ -327,9 +329,9 @@ def delivered() -> None:
             lambda: measure([*TOOL, "status", str(folder / "runs")], server),
             lambda: measure([*PYTHON, STATS, str(folder / "runs")]),
         )
-        row("10,000 delivered runs, nothing new", "1 s", f"{nothing.wall:.2f} s")
+        row("10,000 delivered runs, nothing new", "0.8 s", f"{nothing.wall:.2f} s")
         row("its requests and peak RSS", "0, 60 MB", f"{nothing.requests}, {nothing.rss:.0f} MB")
-        row("beside the bare listing of all their files", "", f"{nothing.wall / stats.wall:.1f}")
+        row("beside the bare listing of all their files", "2", f"{nothing.wall / stats.wall:.1f}")
         row("`status` of 10,000 runs", "2 s", f"{shown.wall:.2f} s")
 
 
@@ -457,9 +459,8 @@ def growing() -> None:
         parse(data)
     read = (time.process_time() - began) / 5
     more = taken[5000] - taken[50]
-    row(
-        "a row more at 5,000 epochs, beside 50", "the read", f"+{more:.2f} s CPU, {read:.2f} s of it the read"
-    )
+    seen = f"+{more:.2f} s, {read:.2f} s of it the read"
+    row("a row more at 5,000 epochs, beside 50: CPU", "+0.06 s", seen)
 
 
 def help_() -> None:
