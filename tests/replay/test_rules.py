@@ -550,7 +550,7 @@ def test_masks_and_poses_count_beside_boxes(run: Run, kind: str) -> None:
 def test_a_training_that_measures_pixels(
     tmp_path: Path, task: str, columns: tuple[str, str], picture: str
 ) -> None:
-    """Its fitness is one metric, the final values are of the epoch where that was best; its chart is a plot."""
+    """Its fitness is one metric, its final values are of the epoch where that was best; a chart is a plot."""
     path = training(tmp_path / "train", task=task)
     shutil.rmtree(path / "weights")
     cells = ((0.4, 0.9), (0.6, 0.8), (0.5, 0.7))
