@@ -201,6 +201,11 @@ FACTS: Mapping[str, Callable[[Sources], str]] = {
         normal(function(s.metrics, "Metric.fitness")),
     ),
     "fitness of classes": lambda s: normal(function(s.metrics, "ClassifyMetrics.fitness")),
+    "fitness of pixels": lambda s: normal(function(s.metrics, "SemanticMetrics.fitness")),
+    "fitness of depths": lambda s: normal(function(s.metrics, "DepthMetrics.fitness")),
+    "picture of pixels": lambda s: ", ".join(
+        t for t in texts(function(s.metrics, "SemanticMetrics._plot_iou_bars")) if t.endswith(".png")
+    ),
     "curves of boxes": lambda s: (
         f"{argument(function(s.metrics, 'DetMetrics.process'), 'ap_per_class', 'prefix')}*"
     ),

@@ -31,6 +31,8 @@ NEEDS_NO_ROW = {
     "resumed run": "read off args.yaml",
     "save_dir": "read off args.yaml",
     "curves of boxes": "the rows of plots name both",
+    "fitness of pixels": "of a metric that no task had before",
+    "fitness of depths": "of a metric that no task had before",
     "pictures of labels": "labels_correlogram.jpg was never reported",
     "plots kept by the trainer": "what they lost is reported",
     "plots kept by the validator": "what they lost is reported",
@@ -54,6 +56,7 @@ def read_off(release: Release) -> dict[str, object]:
     stems = ("results", "confusion_matrix", "confusion_matrix_normalized")
     curves = ("F1_curve", "PR_curve", "P_curve", "R_curve")
     drawn = fact("plots", release) == "batch"
+    pixels = filter(None, [fact("picture of pixels", release)])
     later = fact("final evaluation", release) == "after the last iteration"
     top5_alone = "top1" not in fact("fitness of classes", release)
     mine = "k.split('/')[0]" in fact("validation scalars", release)
@@ -65,7 +68,7 @@ def read_off(release: Release) -> dict[str, object]:
         if "ignore_remote_overrides=True" in fact("arguments", release)
         else {},
         "titles": {} if mine else {"metrics": "val"},
-        "plots": {"labels.jpg", *(f"{each}.png" for each in (*stems, "*_curve"))}
+        "plots": {"labels.jpg", *(f"{each}.png" for each in (*stems, "*_curve")), *pixels}
         if drawn
         else {f"{each}.png" for each in (*stems, *curves)},
         "fitness": tuple(ast.literal_eval(fact("fitness", release))[2:]),

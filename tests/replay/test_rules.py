@@ -518,11 +518,11 @@ def test_the_main_metric(run: Run) -> None:
 
 def test_the_main_metric_is_that_of_the_task(run: Run) -> None:
     """Masks go before poses, and these before boxes, which all have; classes and YOLOv5 have their own."""
-    names = ["mAP50-95(M)", "mAP50-95(P)", "mAP50-95(B)", "accuracy_top1", "mAP_0.5:0.95"]
-    for first in range(5):
+    names = ["mAP50-95(M)", "mAP50-95(P)", "mAP50-95(B)", "accuracy_top1", "mIoU", "delta1", "mAP_0.5:0.95"]
+    for first in range(len(names)):
         columns = tuple(f"metrics/{name}" for name in reversed(names[first:]))
         rows = tuple(
-            replace(row, values=tuple(map(float, range(5 - first, 0, -1)))) for row in run.table.rows
+            replace(row, values=tuple(map(float, range(len(names) - first, 0, -1)))) for row in run.table.rows
         )
         table = replace(run.table, columns=columns, rows=rows)
         assert (names[first], 1.0, 1.0) == main_metric(replace(run, table=table))
@@ -538,6 +538,36 @@ def test_masks_and_poses_count_beside_boxes(run: Run, kind: str) -> None:
     assert pytest.approx([0.68]) == list(fitness_by_epoch(whole, Wishes(rules=(8, 1, 0))))
     half = replace(whole, table=replace(whole.table, columns=(*names[:2], "metrics/a", names[3])))
     assert pytest.approx([0.2]) == list(fitness_by_epoch(half, Wishes()))
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "picture"),
+    [
+        ("semantic", ("metrics/mIoU", "metrics/pixel_acc"), "iou_bar_chart.png"),
+        ("depth", ("metrics/delta1", "metrics/rmse"), "results.png"),
+    ],
+)
+def test_a_training_that_measures_pixels(
+    tmp_path: Path, task: str, columns: tuple[str, str], picture: str
+) -> None:
+    """Its fitness is one metric, its final values are of the epoch where that was best; a chart is a plot."""
+    path = training(tmp_path / "train", task=task)
+    shutil.rmtree(path / "weights")
+    cells = ((0.4, 0.9), (0.6, 0.8), (0.5, 0.7))
+    rows = (f"{n},{n * 30},0.5,{good},{other},0.001" for n, (good, other) in enumerate(cells, 1))
+    header = f"epoch,time,train/ce_loss,{','.join(columns)},lr/pg0"
+    put(path / "results.csv", "\n".join((header, *rows, "")), WROTE)
+    put(path / picture, PNG, ENDED)
+    (path / "BoxF1_curve.png").unlink()
+    (path / "val_batch0_labels.jpg").unlink()
+    run = run_of(path)
+    assert (columns[0].removeprefix("metrics/"), 0.6, 0.5) == main_metric(run)
+    assert (0.4, 0.6, 0.5) == fitness_by_epoch(run, Wishes())
+    assert (8, 4, 52) <= run.releases.first
+    got = planned(path)
+    values = {event.name: event.value for event in events_of(got, SingleValue)}
+    assert values.items() >= {columns[0]: 0.6, columns[1]: 0.8, "fitness": 0.6}.items()
+    assert Path(picture).stem in {event.title for event in events_of(got, Plot)}
 
 
 def test_the_fitness_of_each_epoch(run: Run) -> None:

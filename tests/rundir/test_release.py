@@ -88,6 +88,9 @@ def guess(release: Release, drawn: set[str] | None = None, **values: object) -> 
         (module.BARE_CURVES_UNTIL, "curves of boxes"),
         (module.CORRELOGRAM_UNTIL, "pictures of labels"),
         (module.RELATIVE_UNTIL, "save_dir"),
+        (module.SEMANTIC_SINCE, "fitness of pixels"),
+        (module.SEMANTIC_SINCE, "picture of pixels"),
+        (module.DEPTH_SINCE, "fitness of depths"),
     ],
 )
 def test_each_mark_is_the_release_that_changed_it(mark: Release, name: str) -> None:

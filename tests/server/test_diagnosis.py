@@ -201,6 +201,18 @@ def test_a_bucket_that_does_not_answer(run_cli: Run, server: ClearMLDouble) -> N
     assert (Exit.UNREACHABLE, "failed") == (ended.status, outcomes(ended)["model storage"])
 
 
+def test_a_configuration_that_is_empty_on_purpose(
+    run_cli: Run, server: ClearMLDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/dev/null is there, and keeps the SDK from reading ~/clearml.conf."""
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", os.devnull)
+    configuration = found(run_cli("doctor", "--json", "--timeout", 1))["configuration"]
+    assert "ok" == configuration["outcome"]
+    assert f"{os.devnull} (CLEARML_CONFIG_FILE)" in configuration["text"]
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", os.devnull + "/x")
+    assert "warning" == found(run_cli("doctor", "--json", "--timeout", 1))["configuration"]["outcome"]
+
+
 @pytest.mark.parametrize("form", [[], ["--json"], ["-q"]], ids=str)
 def test_no_secret_is_shown(
     form: list[str], run_cli: Run, server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch

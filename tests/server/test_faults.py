@@ -367,6 +367,21 @@ def test_half_a_pair_of_keys(
     assert [] == server.requests
 
 
+@pytest.mark.parametrize("name", ["CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY"])
+@pytest.mark.parametrize("odd", ["\u201cABC\u201d", "A\u200bBC", "\u043a\u043b\u044e\u0447"])
+def test_a_key_that_was_copied_badly(
+    server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch, name: str, odd: str
+) -> None:
+    """78: quotation marks, or what cannot be seen, of a document; the server is not blamed, nor shown it."""
+    monkeypatch.setenv(name, odd)
+    (outcome,) = upload([run])
+    assert isinstance(outcome, Failed)
+    assert Exit.NOT_CONFIGURED == outcome.error.status
+    assert "with a character that no key has" in str(outcome.error)
+    assert name in outcome.error.hint
+    assert [] == server.requests
+
+
 def test_an_address_without_a_scheme(
     server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

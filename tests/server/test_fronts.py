@@ -162,6 +162,8 @@ def test_a_tunnel_that_wants_a_login(server: ClearMLDouble, monkeypatch: pytest.
     ("proxy", "said"),
     [
         ("http://", "malformed"),
+        ("http://user:hunter2@localhost:99999", "The proxy http://localhost:99999 cannot be used"),
+        ("http://[::1", r"The proxy http://\[::1 cannot be used"),
         ("ftp://user:hunter2@proxy", "The proxy ftp://proxy cannot be used: .*scheme ftp"),
         ("socks5://user:hunter2@proxy", r"The proxy socks5://proxy cannot be used"),
     ],

@@ -90,7 +90,10 @@ _8_4_22 = replace(
     extra_arguments=MappingProxyType({"_ignore_remote_overrides_": True}),
 )
 _8_4_52 = replace(
-    _8_4_22, since=(8, 4, 52), final_evaluation="the final evaluation's extra point after the last iteration"
+    _8_4_22,
+    since=(8, 4, 52),
+    plots=(*_DRAWN_PLOTS, PlotRule("iou_bar_chart.png")),  # of semantic segmentation, which came with it
+    final_evaluation="the final evaluation's extra point after the last iteration",
 )
 _8_4_68 = replace(_8_4_52, since=(8, 4, 68), project_stripped_of="/")
 

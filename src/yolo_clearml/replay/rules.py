@@ -39,6 +39,8 @@ _MAIN_METRICS = (
     "metrics/mAP50-95(P)",
     "metrics/mAP50-95(B)",
     "metrics/accuracy_top1",
+    "metrics/mIoU",
+    "metrics/delta1",
     "metrics/mAP_0.5:0.95",
     "fitness",  # a tuning's
 )

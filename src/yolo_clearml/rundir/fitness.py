@@ -10,6 +10,10 @@ _PRECISIONS = (  # of boxes, masks and poses, and of YOLOv5; at one overlap and 
     ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
 
+# what the fitness of semantic segmentation is, from 8.4.52 on, and that of depth estimation, from 8.4.104 on
+# (`SemanticMetrics.fitness` and `DepthMetrics.fitness` in ultralytics/utils/metrics.py)
+_ALONE = ("metrics/mIoU", "metrics/delta1")
+
 MIXED = (0.1, 0.9)  # weights of mAP50 and mAP50-95 to 8.3.197, and of YOLOv5
 STRICT = (0.0, 1.0)  # mAP50-95 alone, from 8.3.198 on
 EVER = (MIXED, STRICT)
@@ -20,8 +24,12 @@ def fitness(
 ) -> float:
     """Weigh mAP50 and mAP50-95, of a classification top1 and top5; -inf where the metrics are not there.
 
-    That is also where one of them is not finite.
+    That is also where one of them is not finite. Of semantic segmentation it is the mean IoU, of depth
+    estimation delta1.
     """
+    for name in _ALONE:
+        if name in metrics:
+            return metrics[name] if math.isfinite(metrics[name]) else -math.inf
     top = [metrics[k] for k in ("metrics/accuracy_top1", "metrics/accuracy_top5") if k in metrics]
     if len(top) == 2:
         mean = sum(weight * value for weight, value in zip(of_classes, top, strict=True))

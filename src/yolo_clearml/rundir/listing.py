@@ -20,10 +20,10 @@ _MOST_PICTURES = 500  # a run has about 30
 
 _PICTURE = re.compile(
     r"(train_batch[0-2]|val.*|labels|labels_correlogram)\.jpg"
-    r"|(results|confusion_matrix|confusion_matrix_normalized|.*_curve)\.png",
+    r"|(results|confusion_matrix|confusion_matrix_normalized|iou_bar_chart|.*_curve)\.png",
     re.DOTALL,
 )
-VALIDATED = re.compile(r"(val.*|confusion_matrix.*|.*_curve)\.(jpg|png)", re.DOTALL)
+VALIDATED = re.compile(r"(val.*|confusion_matrix.*|iou_bar_chart|.*_curve)\.(jpg|png)", re.DOTALL)
 WEIGHTS = ("weights/best.pt", "weights/last.pt")
 ARGUMENT_FILES = ("args.yaml", "opt.yaml")
 # what `model.tune()` leaves (ultralytics/engine/tuner.py): to 8.4.36 the second, from 8.4.37 on the first

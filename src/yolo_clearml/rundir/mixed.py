@@ -13,17 +13,19 @@ from collections.abc import Mapping
 from .results_csv import Table, of_other_columns
 
 # of each task the column that shows it; segment and pose have that of detect as well
-_BOXES, _MASKS, _POSES, _CLASSES = (
+_BOXES, _MASKS, _POSES, _CLASSES, _PIXELS, _DEPTHS = (
     *("metrics/mAP50(B)", "metrics/mAP50(M)", "metrics/mAP50(P)"),
-    "metrics/accuracy_top1",
+    *("metrics/accuracy_top1", "metrics/mIoU", "metrics/delta1"),
 )
-_OF_TASKS = frozenset({_BOXES, _MASKS, _POSES, _CLASSES})
+_OF_TASKS = frozenset({_BOXES, _MASKS, _POSES, _CLASSES, _PIXELS, _DEPTHS})
 _COLUMNS: Mapping[object, frozenset[str]] = {
     "detect": frozenset({_BOXES}),
     "obb": frozenset({_BOXES}),
     "segment": frozenset({_BOXES, _MASKS}),
     "pose": frozenset({_BOXES, _POSES}),
     "classify": frozenset({_CLASSES}),
+    "semantic": frozenset({_PIXELS}),
+    "depth": frozenset({_DEPTHS}),
 }
 _HINT = (
     "Put the rows of the training that args.yaml describes into a results.csv of their own, below a line with"

@@ -25,6 +25,8 @@ TIMED_SINCE: Release = (8, 3, 9)  # first release with the column time
 BARE_CURVES_UNTIL: Release = (8, 3, 162)  # first release that calls F1_curve.png BoxF1_curve.png
 CORRELOGRAM_UNTIL: Release = (8, 3, 187)  # first release without labels_correlogram.jpg
 RELATIVE_UNTIL: Release = (8, 3, 193)  # first release that makes save_dir absolute
+SEMANTIC_SINCE: Release = (8, 4, 52)  # first release with the task semantic
+DEPTH_SINCE: Release = (8, 4, 104)  # first release with the task depth
 _CURVES = re.compile(r"(?P<prefix>Box)?(F1|PR|P|R)_curve\.png")
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\")
 _BARE_TASKS = ("detect", "obb")  # the others have called them Box* and Mask* or Pose* all along
@@ -111,6 +113,8 @@ def _shapes(columns: Collection[str], first_epoch: int, arguments: Mapping[str, 
         found.append(_until(ZERO_BASED_UNTIL))
     elif first_epoch == 1:
         found.append(_since(ZERO_BASED_UNTIL))
+    if (task := arguments.get("task")) in ("semantic", "depth"):
+        found.append(_since(SEMANTIC_SINCE if task == "semantic" else DEPTH_SINCE))
     save_dir = arguments.get("save_dir")
     if isinstance(save_dir, str) and save_dir and not _ABSOLUTE.match(save_dir):
         found.append(_until(RELATIVE_UNTIL))

@@ -91,7 +91,7 @@ def connection(output_uri: str | None, timeout: float, stop: threading.Event) ->
 
 def _configured(host: str) -> Iterator[Check]:
     variable, files = configuration_files()
-    if variable is not None and not files[0].is_file():
+    if variable is not None and not _is_there(files[0]):
         hint = f"Correct {variable}, or make the file with 'clearml-init'."
         yield warning(_CONFIGURATION, f"{variable} names a file that is not there. {_sources()}", hint)
     else:
@@ -106,7 +106,7 @@ def _sources() -> str:
     """Name the files and variables that ClearML's configuration comes from, without a value."""
     variable, files = configuration_files()
     named = f" ({variable})" if variable is not None else ""
-    there = [f"{path}{named}" for path in files if _is_file(path)]
+    there = [f"{path}{named}" for path in files if _is_there(path)]
     names = [
         name for name in sorted(os.environ) if name.startswith(("CLEARML_", "TRAINS_")) and name != variable
     ]
@@ -114,9 +114,9 @@ def _sources() -> str:
     return f"From {sources}{'' if there else f'; there is no {files[-1]}{named}'}."
 
 
-def _is_file(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.exists()  # also /dev/null, which keeps other files from being read
     except OSError:  # in the home of another user
         return False
 

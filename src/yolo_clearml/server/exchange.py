@@ -96,6 +96,14 @@ def public_address(address: str) -> str:
     return public(address if "://" in address else f"://{address}").removeprefix("://")
 
 
+def is_address(text: str) -> bool:
+    """Check whether a text can be read as an address, with a port that there can be."""
+    try:
+        return urlsplit(text).port != 0
+    except ValueError:  # of a bracket that is not closed, or a port beyond 65535
+        return False
+
+
 def verifies(http: requests.Session) -> bool | None:
     """Give what to pass on as ``verify``: off is off, which requests forgets over REQUESTS_CA_BUNDLE."""
     return False if http.verify is False else None
@@ -164,7 +172,7 @@ def exchange(
             )
         ) from cause
     except _NO_ADDRESS as cause:
-        if "proxy url" in str(cause).lower():
+        if "proxy url" in str(cause).lower() or not is_address(proxy_of(where) or ""):
             reason = str(cause).rstrip(".")
             raise NotConfigured(f"{_proxy(where)} cannot be used: {reason}.", _PROXY_HINT) from cause
         if "SOCKS" in str(cause):

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import jwt
 import requests
@@ -39,7 +38,16 @@ from clearml.config import config_obj
 from clearml.debugging.log import LoggerRoot
 
 from ..errors import CredentialsRefused, NotConfigured, UsageError, YoloClearmlError, public
-from .exchange import PassingError, Patience, check_status, exchange, not_the_api, public_address, verifies
+from .exchange import (
+    PassingError,
+    Patience,
+    check_status,
+    exchange,
+    is_address,
+    not_the_api,
+    public_address,
+    verifies,
+)
 from .payloads import Json
 
 _CONNECT = 10.0  # seconds for a connection to be accepted
@@ -198,20 +206,12 @@ def configured_host() -> str:
             f"ClearML's configuration in {cause.filename} cannot be read: {cause.strerror}.",
             "Make it readable, or set CLEARML_CONFIG_FILE to another file, be it an empty one.",
         ) from cause
-    if not _is_parsable(host):
+    if not is_address(host):
         raise NotConfigured(
             f"{public_address(host)} is not an address of ClearML's API server.",
             "Write it with http:// or https:// in clearml.conf (api.api_server) or CLEARML_API_HOST.",
         )
     return host
-
-
-def _is_parsable(address: str) -> bool:
-    try:
-        urlsplit(address)
-    except ValueError:  # of a bracket that is not closed
-        return False
-    return True
 
 
 def configured_files_host() -> str:
@@ -223,7 +223,7 @@ def configured_files_host() -> str:
             "ClearML's configuration names no file server, and none can be guessed from its API server.",
             "Set api.files_server in clearml.conf, or CLEARML_FILES_HOST.",
         ) from cause
-    if "://" not in host or not _is_parsable(host):
+    if "://" not in host or not is_address(host):
         raise NotConfigured(
             f"{public_address(host)} is not an address of ClearML's file server.",
             "Write it with http:// or https:// in clearml.conf (api.files_server) or CLEARML_FILES_HOST.",
@@ -266,6 +266,13 @@ def log_in(patiently: Patience, host: str) -> BoundedSession:
         raise NotConfigured(
             f"ClearML's configuration lacks {lacking[0]}.",
             "Set api.credentials in clearml.conf, or CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY.",
+        )
+    texts = {what: str(value) for what, value in keys.items() if value}
+    odd = [what for what, text in texts.items() if not (text.isascii() and text.isprintable())]
+    if odd and not ENV_AUTH_TOKEN.get():
+        raise NotConfigured(
+            f"ClearML's configuration holds {odd[0]} with a character that no key has.",
+            f"Copy it anew, without quotation marks and line ends around it; it is from {keys_named_by()}.",
         )
     method = ENV_API_DEFAULT_REQ_METHOD.get() or config_obj.get("api.http.default_method", None) or "POST"
     method = str(method).strip().upper()
