@@ -253,6 +253,7 @@ def died() -> None:
         more = (drawn.cpu - there.cpu) / 40
         row("a run whose `results` figure is drawn, beside one that has it", "+0.25 s CPU", f"+{more:.2f} s")
         row("40 such runs, `-j 4`: wall, beside those that have it", "", times(drawn, there))
+        row("their peak RSS", "", f"{drawn.rss:.0f} MB, {there.rss:.0f} MB")
 
 
 def adoption() -> None:

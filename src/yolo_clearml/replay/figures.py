@@ -35,9 +35,11 @@ _PLAIN = (-2, 5)  # powers of ten that tick labels are written out between; beyo
 _COMPRESSION = 3  # of zlib: a tenth larger than by its default, in half the time
 
 
+_AT_A_TIME = 2  # figures; each takes tens of MB, and more would only wait for Python's own lock
+_DRAWING = threading.BoundedSemaphore(_AT_A_TIME)
 # Figures that are drawn and not being drawn, with their columns: to make axes takes as long as to draw them,
 # and a pile has few sets of columns. A figure is of one thread at a time; no two share state of matplotlib's.
-_IDLE: deque[tuple[tuple[str, ...], Figure]] = deque(maxlen=2)
+_IDLE: deque[tuple[tuple[str, ...], Figure]] = deque(maxlen=_AT_A_TIME)
 _TAKING = threading.Lock()
 
 
@@ -54,13 +56,14 @@ def draw_results(plot: DrawnPlot) -> bytes:
         raise NoTemporaryFolder from cause
 
     target = io.BytesIO()
-    figure = _figure(plot)
-    FigureCanvasAgg(figure)  # takes over the figure, so no other backend is looked for
-    # no Software entry: it names matplotlib's version
-    settings = {"compress_level": _COMPRESSION}
-    figure.savefig(target, format="png", dpi=_DPI, metadata={"Software": None}, pil_kwargs=settings)
-    with _TAKING:
-        _IDLE.append((plot.columns, figure))
+    with _DRAWING:
+        figure = _figure(plot)
+        FigureCanvasAgg(figure)  # takes over the figure, so no other backend is looked for
+        # no Software entry: it names matplotlib's version
+        settings = {"compress_level": _COMPRESSION}
+        figure.savefig(target, format="png", dpi=_DPI, metadata={"Software": None}, pil_kwargs=settings)
+        with _TAKING:
+            _IDLE.append((plot.columns, figure))
     return target.getvalue()
 
 
