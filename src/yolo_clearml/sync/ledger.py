@@ -28,7 +28,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -216,13 +216,17 @@ class _HeldSomewhere:
     def __init__(self, run: Path) -> None:
         self.ledger = Ledger()
         self._run = run
-        self._beside = _state_path(run)
         self._at_run: HeldFile | None = None
         self._elsewhere: HeldFile | None = None
         try:
             self._at_run = hold(run / LEDGER_NAME)
         except OSError as error:
             self._elsewhere = self._hold_elsewhere(error)
+
+    @cached_property
+    def _beside(self) -> Path:
+        """Where it is if not in the run directory."""
+        return _state_path(self._run)
 
     def save(self, ledger: Ledger) -> None:
         """Replace the ledger, durably, before this returns."""
