@@ -1,5 +1,18 @@
-"""``python -m yolo_clearml``, where the command is not on the PATH."""
+"""The command, which is also ``python -m yolo_clearml`` where it is not on the PATH."""
 
-from .cli.app import main
+import sys
+from typing import NoReturn
 
-main()
+
+def main() -> NoReturn:
+    """Run the command line; an interrupt while it is still being imported ends it without a traceback."""
+    try:
+        from .cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)  # as errors.Exit.INTERRUPTED, which may not be there yet
+
+
+if __name__ == "__main__":
+    main()

@@ -138,7 +138,10 @@ class Options:
         if self.rules is not None:
             release = parse_release(self.rules)
             known = release is not None and release[0] == 8
-            require(known, f"--rules {self.rules!r} is no release such as 8.3.100.")
+            hint = (
+                "Give a release of Ultralytics 8, such as 8.3.100; those of YOLOv5 have rules of their own."
+            )
+            require(known, f"--rules {self.rules!r} is no release of Ultralytics 8.", hint)
         return Wishes(project, name, self.tags or None, release)
 
     def _wish(self, option: str, asked: str | None) -> Wish:

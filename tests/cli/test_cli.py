@@ -539,7 +539,7 @@ def test_a_signal_stops_after_what_is_on_its_way(
     assert ended.took < 5
     assert "" == ended.out
     assert ended.err.startswith("Stopping ")
-    assert ended.err.endswith("run the same command again to send the rest.\n")
+    assert ended.err.endswith("run the same command again for the rest.\n")
     (task,) = server.tasks.values()
     assert "in_progress" == task["status"]
     assert task["id"] == json.loads((run / LEDGER_NAME).read_bytes())["task"]
@@ -567,7 +567,7 @@ def test_a_signal_ends_the_wait_for_a_server_that_fails(server: ClearMLDouble, s
     ended = stopped(server, small, signal.SIGTERM)
     assert (143, "") == (ended.status, ended.out)
     assert "keeps failing (503: " in ended.err
-    assert ended.err.endswith("run the same command again to send the rest.\n")
+    assert ended.err.endswith("run the same command again for the rest.\n")
 
 
 def test_a_second_signal_ends_at_once(run_cli: Run, server: ClearMLDouble, small: Path) -> None:
@@ -592,6 +592,27 @@ def upload_command() -> Any:
 def options_of(command: Any) -> dict[str, Any]:
     """Give each option's long name and what typer knows of it."""
     return {max(p.opts, key=len): p for p in command.params if p.param_type_name == "option"}
+
+
+_INTERRUPTED = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "yolo_clearml.library":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+from yolo_clearml.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_in_the_first_moment_leaves_no_traceback() -> None:
+    """While the program is still being imported nobody else heeds it."""
+    call = [sys.executable, "-c", _INTERRUPTED, "upload", "runs"]
+    ended = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert (Exit.INTERRUPTED, "", "") == (ended.returncode, ended.stdout, ended.stderr)
 
 
 def test_the_options_are_those_we_promised() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conftest import MakeRun
 from double import ClearMLDouble
 from test_cli import Ended, Run, run_cli, small
 
+from yolo_clearml.errors import Exit
 from yolo_clearml.sync.ledger import FileLedgers
 
 __all__ = ["run_cli", "small"]  # fixtures
@@ -77,7 +79,7 @@ def test_what_was_sent_in_part_wants_the_rest(run_cli: Run, server: ClearMLDoubl
     server.start_files()
     ended = run_cli("verify", small)
     assert 3 == ended.status
-    assert "'yolo-clearml upload' sends the rest." in ended.err
+    assert "'yolo-clearml upload' with the same options sends the rest." in ended.err
     assert "--force" not in ended.err
     assert 0 == run_cli("upload", small).status
     assert 0 == run_cli("verify", small).status
@@ -238,3 +240,25 @@ def test_what_the_server_lost_is_found_and_mended(
     assert 0 == run_cli("verify", run).status
     assert 1 == len(server.tasks)
     assert how == "a deleted task" or [task] == list(server.tasks)
+
+
+def test_a_run_that_is_skipped_is_named(run_cli: Run, server: ClearMLDouble, make_run: MakeRun) -> None:
+    """Also below a folder: silence would be read as verified."""
+    run = make_run("v8.4.190-detect-noplots")
+    begun = run.with_name("begun")
+    begun.mkdir()
+    shutil.copy(run / "args.yaml", begun)
+    ended = run_cli("verify", "runs")
+    assert "runs/begun: skipped: it has not finished an epoch yet." in ended.err
+
+
+def test_a_validation_by_itself_is_met_with_the_option(run_cli: Run, make_run: MakeRun) -> None:
+    """Whoever gives its directory as a run learns what to type."""
+    run = make_run("v8.4.190-detect")
+    val = run.with_name("val")
+    val.mkdir()
+    shutil.copy(run / "confusion_matrix.png", val)
+    for command in ("upload", "status", "verify"):
+        ended = run_cli(command, val)
+        assert Exit.USAGE == ended.status
+        assert "upload DIRECTORY --val-of RUN" in ended.err

@@ -172,7 +172,7 @@ def test_a_signal_ends_it_while_it_waits(
     assert (status, "") == (process.returncode, out)
     assert time.monotonic() - first < 5
     assert err.startswith("Stopping ")
-    assert err.endswith("run the same command again to send the rest.\n")
+    assert err.endswith("run the same command again for the rest.\n")
     (task,) = server.tasks.values()
     ledger = FileLedgers().load(run)
     assert ("in_progress", task["id"]) == (task["status"], ledger.task)

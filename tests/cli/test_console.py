@@ -19,7 +19,7 @@ import pytest
 
 from yolo_clearml.cli.console import Console, PlainLines, Plans, choose
 from yolo_clearml.cli.terminal import leave_terminal
-from yolo_clearml.cli.wording import printable, size_text
+from yolo_clearml.cli.wording import printable, size_text, write_text
 from yolo_clearml.errors import RunUnreadable, ServerUnreachable
 from yolo_clearml.events import DrawnPlot, Plan, Report, RunState
 from yolo_clearml.sync.outcomes import Delivered, Facts, Failed, Outcome, Progress, Skipped, Started, UpToDate
@@ -548,3 +548,26 @@ def test_a_dry_run_states_that_nothing_is_planned(screen: Screen) -> None:
     with screen.on():
         plans([up_to_date("b"), unreachable("c")])
     assert 1 == screen.words.count("nothing to send")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_sentence_is_folded_between_words_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """With what is folded moved in; an address stays whole, and a pipe gets one line."""
+
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    monkeypatch.setenv("COLUMNS", "30")
+    stream, address = Stream(), "http://localhost:8080/projects/*/tasks/0/output"
+    line = f"failed  server: It cannot be reached from here; look at {address} and run-it-again."
+    write_text(stream, line, 8)
+    folded = [
+        "failed  server: It cannot be",
+        "        reached from here;",
+        "        look at",
+        f"        {address}",
+    ]
+    assert ([*folded, "        and run-it-again."] if terminal else [line]) == stream.getvalue().splitlines()

@@ -217,7 +217,7 @@ def test_what_was_done_before_a_stop_is_remembered(cron: Cron, server: ClearMLDo
     go_on.set()
     out, err = process.communicate(timeout=60)
     assert (130, 1) == (process.returncode, out.count("detect/train: sent "))
-    assert err.endswith("run the same command again to send the rest.\n")
+    assert err.endswith("run the same command again for the rest.\n")
     out = cron(f"{UPLOAD} {pile}")[1]
     assert "detect/train2: sent " in out
     assert "detect/train: " not in out

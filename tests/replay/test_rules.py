@@ -1054,7 +1054,7 @@ def test_notes_and_lacks_beside_the_reports(run: Run) -> None:
             "model/GFLOPs",
             "model/speed_PyTorch(ms)",
             "the final evaluation's extra point after the last iteration",
-            "the exact final metrics (sent: those of the epoch that best.pt was saved at)",
+            "the exact final metrics (sent: those of the best row of results.csv)",
         ),
         notes=(),
     )

@@ -69,7 +69,7 @@ from .options import (
 from .requirements import found_runs, require_current_folder, runs_validated
 from .running import Shown, command, counting, end, print_traceback, show
 from .standings import SortKey, StateName, chosen, left_out, write_json, write_table
-from .wording import PLAINLY, OutputUnwritable, printable, shown_path, write_line
+from .wording import PLAINLY, OutputUnwritable, printable, shown_path, write_line, write_text
 
 _VARIABLES = (
     "Every option of a command has an environment variable: YOLO_CLEARML_ and its name, as in"
@@ -258,11 +258,12 @@ def status(
             write_table(standings, width, verbose)
             unseen = left_out(everything, standings, states, pending)
             if unseen is not None:
-                write_line(sys.stderr, unseen)
+                write_text(sys.stderr, unseen, 2)
         if not as_json:
             for failure in failed:
                 what = f"failed: {printable(str(failure.error))} " if quiet else ""
-                write_line(sys.stderr, f"{shown_path(failure.run)}: {what}{printable(failure.error.hint)}")
+                text = f"{shown_path(failure.run)}: {what}{printable(failure.error.hint)}"
+                write_text(sys.stderr, text, 2)
         end(Shown({failure.run: failure for failure in failed}), interruption)
 
 
@@ -289,7 +290,9 @@ def verify_runs(
     with command(quiet, verbose) as interruption:
         options, choice = _asked(locals())
         found = runs_validated(val_of, choice) or found_runs(paths, choice, None, interruption.stop)
-        console = choose(as_json, quiet, verbose, len(found), "verified", "", frozenset(paths))
+        # that a run was not verified is named, and not only of one that was given by itself
+        named = frozenset(paths).union(item for item in found if isinstance(item, Path))
+        console = choose(as_json, quiet, verbose, len(found), "verified", "", named)
         with console:
             shown = show(console, library.verify(found, options, interruption.stop), interruption, None)
         end(shown, interruption)
@@ -304,10 +307,9 @@ def doctor(
     as_json: ChecksAsJson = False,
     quiet: QuietChecks = False,
 ) -> None:
-    """Look into what runs rest on, a line each: configuration, server, storage, folders; what to do about it.
+    """Look into what runs rest on, one after the other: configuration, server, storage, folders; what to do.
 
-    PATH is what would be given to upload or watch. A small file is sent to each storage, read back and
-    deleted.
+    PATH is what would be given to upload or watch. A small file is sent to each storage and deleted again.
     """
     with command(quiet, False) as interruption:
         require_current_folder(locals())

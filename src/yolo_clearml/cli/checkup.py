@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ..errors import Exit
 from ..sync.checks import Check, Finding
 from .statuses import status_of_checks
-from .wording import printable, write_line
+from .wording import printable, write_line, write_text
 
 _WIDTH = max(len(finding.value) for finding in Finding) + 2  # of the first column
 
@@ -33,6 +33,6 @@ def _write(check: Check, as_json: bool) -> None:
         line = {"check": check.name, "outcome": check.finding.value, "text": check.text}
         write_line(sys.stdout, json.dumps(line | {"hint": check.hint or None}, ensure_ascii=True))
         return
-    write_line(sys.stdout, f"{check.finding.value:<{_WIDTH}}{check.name}: {printable(check.text)}")
+    write_text(sys.stdout, f"{check.finding.value:<{_WIDTH}}{check.name}: {printable(check.text)}", _WIDTH)
     if check.hint:
-        write_line(sys.stdout, f"{'':<{_WIDTH}}{printable(check.hint)}")
+        write_text(sys.stdout, f"{'':<{_WIDTH}}{printable(check.hint)}", _WIDTH)

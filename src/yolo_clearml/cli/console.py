@@ -39,8 +39,10 @@ from .wording import (
     shown_path,
     without,
     write_line,
+    write_text,
 )
 
+_MOVED_IN = 2  # characters
 _MOST_DIFFERENCES = 20  # of a run, that are spelled out
 _UNSURE = "it was sent under another configuration of ClearML"
 _MOST_ALIKE = 10  # runs named that failed for the same reason; a server may be away for ten thousand
@@ -87,7 +89,8 @@ def choose(
 
 def write_error(error: YoloClearmlError) -> None:
     """Write what happened and what to do next."""
-    write_line(sys.stderr, f"yolo-clearml: {printable(str(error))}\n  {printable(hint_of(error))}")
+    write_text(sys.stderr, f"yolo-clearml: {printable(str(error))}", _MOVED_IN)
+    write_text(sys.stderr, f"  {printable(hint_of(error))}", _MOVED_IN)
 
 
 class JsonLines:
@@ -300,7 +303,7 @@ class Plans:
             write_line(sys.stdout, json.dumps(planned))
         else:
             for line in plan_lines(outcome, plan, reports):
-                write_line(sys.stdout, line)
+                write_text(sys.stdout, line, 2 * _MOVED_IN)
 
     def say(self, text: str) -> None:
         """Write to stderr."""

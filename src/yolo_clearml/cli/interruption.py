@@ -15,7 +15,7 @@ from .terminal import leave_terminal
 
 _GRACE = 4.0  # seconds after a signal; killed anywhere, the next run ends the same, so waiting is a courtesy
 _STOPPING = "Stopping as soon as what is on its way has arrived; the same signal again stops at once."
-_STOPPED = "Stopped. What arrived is remembered; run the same command again to send the rest."
+_STOPPED = "Stopped. What arrived is remembered; run the same command again for the rest."
 
 
 class Interruption:

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..library import require
 from ..rundir.choice import Choice
-from ..rundir.finding import Found, find_runs
+from ..rundir.finding import Found, find_runs, is_validation
 from ..rundir.run import NotARun
 
 
@@ -79,10 +79,11 @@ def found_runs(paths: list[Path], choice: Choice, alone: str | None, stop: threa
                 "Patterns are held against a run's path below the folder that is given, as in .gitignore:"
                 " 'train' fits that name at any depth, '/train' only in the folder itself.",
             )
-        raise UsageError(
-            f"There is no run in or below {where}.{reasons}",
-            "A run directory holds args.yaml and results.csv, as 'yolo train' leaves them in its save_dir.",
-        )
+        hints = [item.hint for item in found if isinstance(item, NotARun) and is_validation(item)]
+        hints += [
+            "A run directory holds args.yaml and results.csv, as 'yolo train' leaves them in its save_dir."
+        ]
+        raise UsageError(f"There is no run in or below {where}.{reasons}", hints[0])
     require(
         not alone or len(runs) == 1,
         f"{alone} is for one run, and there are {len(runs)}.",

@@ -224,10 +224,12 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _summary(standings: Sequence[Standing]) -> str:
-    waiting = sum(isinstance(standing, (Pending, Failed)) for standing in standings)
+    waiting = sum(isinstance(standing, Pending) for standing in standings)
+    failed = sum(isinstance(standing, Failed) for standing in standings)
     nothing = "with nothing known to send" if any(map(_is_unsure, standings)) else "with nothing to send"
-    what = f"{waiting} with something to send" if waiting else nothing
-    return f"{counted(len(standings), 'run')}, {what}."
+    parts = [f"{waiting} with something to send"] if waiting else []
+    parts += [f"{failed} failed"] if failed else []
+    return f"{counted(len(standings), 'run')}, {', '.join(parts) or nothing}."
 
 
 def _is_unsure(standing: Standing) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import os
+import shutil
+import textwrap
 from pathlib import Path
 from typing import TextIO
 
@@ -35,6 +37,7 @@ def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error(PLAINLY, _plainly)
+_NARROWEST = 20  # characters; what is folded for less cannot be read
 _LOOKED_INTO = (NotConfigured, CredentialsRefused, ServerUnreachable, FileServerUnreachable)
 _OF_ONE_REQUEST = (ServerFailing, FileElsewhere)
 
@@ -97,12 +100,27 @@ def write_line(stream: TextIO, line: str) -> None:
         ) from cause
 
 
+def write_text(stream: TextIO, line: str, indent: int) -> None:
+    """Write a sentence; on a terminal it is folded between words, and what is folded moved in.
+
+    Raises as `write_line`.
+    """
+    if stream.isatty():
+        width = max(_NARROWEST, shutil.get_terminal_size().columns)
+        folded = textwrap.wrap(
+            line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+        line = "\n".join(folded)
+    write_line(stream, line)
+
+
 def sent_text(outcome: Delivered | Failed) -> str:
     """Write what was sent: 89 events, 14 files (1.5 MB); or that it was only what is no event."""
     if not outcome.events and not outcome.files:
         return "parameters or the task's status"
-    files = f", {files_text(outcome.files, outcome.size)}" if outcome.files else ""
-    return f"{counted(outcome.events, 'event')}{files}"
+    events = [counted(outcome.events, "event")] if outcome.events else []
+    files = [files_text(outcome.files, outcome.size)] if outcome.files else []
+    return ", ".join(events + files)
 
 
 def files_text(files: int, size: int) -> str:
@@ -117,7 +135,7 @@ def mending(proof: Verdict) -> str:
     if proof.task_id is None:
         return "'yolo-clearml upload' sends it."
     if proof.unsent:
-        return "Not all of it was sent; 'yolo-clearml upload' sends the rest."
+        return "Not all of it was sent; 'yolo-clearml upload' with the same options sends the rest."
     return "To mend it, 'yolo-clearml upload --force' sends everything again, into the same task."
 
 

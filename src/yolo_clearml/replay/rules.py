@@ -229,7 +229,8 @@ def _final_values(run: Run, era: Era, draft: Draft) -> None:
         f"the final {name}: {why_not_storable(value)}" for name, value in values.items() if name not in sent
     ]
     draft.missing.append(era.final_evaluation)
-    draft.missing.append("the exact final metrics (sent: those of the epoch that best.pt was saved at)")
+    instead = "of the epoch that best.pt was saved at" if named else "of the best row of results.csv"
+    draft.missing.append(f"the exact final metrics (sent: those {instead})")
 
 
 def _metrics(run: Run, row: Row) -> dict[str, float]:

@@ -139,6 +139,11 @@ def _look_into(place: Path) -> Folder:
     return Folder(NotARun(place, f"is {what}, not a training", hint), below)
 
 
+def is_validation(found: Found | None) -> bool:
+    """Check whether what was found is what ``yolo val`` leaves."""
+    return isinstance(found, NotARun) and _VALIDATION in found.reason
+
+
 def require_validation(path: Path) -> None:
     """Raise UsageError unless a directory is what ``yolo val`` leaves, and holds pictures."""
     require_folder(path)
@@ -146,11 +151,11 @@ def require_validation(path: Path) -> None:
         found = _look_into(path).found
     except OSError as cause:
         raise UsageError(f"{path} cannot be listed: {cause.strerror}.", "Make it readable.") from cause
-    if not (isinstance(found, NotARun) and _VALIDATION in found.reason):
+    if not is_validation(found):
         names = ", ".join(dict(_LEFTOVERS)[_VALIDATION])
         raise UsageError(
             f"{path} is not what 'yolo val' leaves.",
-            f"With --val-of, give directories of validations: they hold {names} and no results.csv.",
+            f"With --val-of, give directories of validations: they hold some of {names}, and no results.csv.",
         )
 
 
