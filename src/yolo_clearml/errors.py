@@ -75,6 +75,16 @@ class OurFault(YoloClearmlError):
 
     status = Exit.OURS
 
+    @classmethod
+    def over(cls, fault: Exception) -> OurFault:
+        """Give the error of a run over which this was raised; no other run is to blame."""
+        error = cls(
+            f"Unforeseen {type(fault).__name__}: {fault}.",
+            "This is a fault of yolo-clearml's own; report it.",
+        )
+        error.__cause__ = fault
+        return error
+
 
 class UsageError(YoloClearmlError):
     """A path or an option that cannot be meant."""

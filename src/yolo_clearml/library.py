@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import __version__
-from .errors import NoTemporaryFolder, UsageError
+from .errors import NoTemporaryFolder, OurFault, UsageError
 from .events import ModelFile, Part, Plan
 from .replay.names import SHORTEST_NAME, Wish
 from .replay.placeholders import NoTemplate, Template, template
@@ -25,7 +25,7 @@ from .rundir.scan import scan
 from .sync.checks import Check, failed, not_checked, releases, surroundings
 from .sync.engine import sync
 from .sync.ledger import FileLedgers, Ledgers, NoLedgers, ReadOnlyLedgers, configuration_stamp
-from .sync.outcomes import Failed, Outcome, Pending, Skipped, UpToDate
+from .sync.outcomes import Facts, Failed, Outcome, Pending, Skipped, UpToDate
 from .sync.silence import LONGEST
 from .sync.sinks import RecordingSink, Sink
 from .sync.visit import standing
@@ -258,7 +258,11 @@ def status(
         if isinstance(found, NotARun):
             yield Skipped(found.path, found.reason, found.hint)
         else:
-            yield standing(found, work)
+            try:
+                stands = standing(found, work)
+            except Exception as fault:  # noqa: BLE001  reported, and the other runs are not to blame
+                stands = Failed(found, Facts(), OurFault.over(fault))
+            yield stands
 
 
 def diagnose(

@@ -208,6 +208,17 @@ def on_a_terminal(arguments: list[str], folder: Path) -> tuple[int, str]:
     return process.wait(), written.decode()
 
 
+def test_letters_that_a_figure_has_no_font_for_are_no_news(server: ClearMLDouble, make_run: MakeRun) -> None:
+    """matplotlib warns of each; what nobody can do anything about is not for cron to mail."""
+    run = make_run("v8.4.190-detect-killed")
+    table = run / "results.csv"
+    text, written = table.read_text(encoding="utf-8"), table.stat().st_mtime
+    table.write_text(text.replace("metrics/recall(B)", "metrics/\u7cbe\u5ea6"), encoding="utf-8")
+    os.utime(table, (written, written))
+    ended = subprocess.run([*COMMAND, "upload", run], capture_output=True, text=True, check=False)
+    assert (0, "") == (ended.returncode, ended.stderr)
+
+
 def test_a_reader_that_goes_away_ends_it_without_a_word(server: ClearMLDouble, small: Path) -> None:
     """``| head -1``: no traceback, and not the status of success."""
     read, write = os.pipe()
@@ -817,6 +828,27 @@ def test_a_fault_of_ours_over_one_run_keeps_its_traceback(
     assert "Traceback" in ended.stderr
     assert "nobody thought of this" in ended.stderr
     assert "v8.4.190-detect-noplots: failed: Unforeseen KeyError" in ended.stderr
+
+
+def test_a_fault_of_ours_over_one_run_leaves_the_others_in_status_and_doctor(
+    run_cli: Run, server: ClearMLDouble, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each other one has its line; the status is 1."""
+    runs = [make_run("v8.4.190-detect-noplots", name) for name in ("a", "b")]
+
+    def unforeseen(path: Path, *arguments: object) -> object:
+        if path.name == "a":
+            raise KeyError("nobody thought of this")
+        return genuine(path, *arguments)
+
+    for module in ("visit", "checks"):
+        genuine = sys.modules[f"yolo_clearml.sync.{module}"].scan
+        monkeypatch.setattr(f"yolo_clearml.sync.{module}.scan", unforeseen)
+    ended = run_cli("status", runs[0].parent)
+    assert Exit.OURS == ended.status
+    assert any("b " in line and "not there yet" in line for line in ended.out.splitlines())
+    assert "Unforeseen KeyError" in ended.out
+    assert "Unforeseen KeyError" in run_cli("doctor", "--timeout", 1, runs[0].parent).out
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -183,6 +184,23 @@ def test_pyplot_stays_out_of_the_process() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("variable", ["MPLBACKEND", "MATPLOTLIBRC"])
+def test_what_the_environment_wishes_of_matplotlib_is_nothing_to_us(tmp_path: Path, variable: str) -> None:
+    """A notebook names a backend that is not there for all that it runs; it is left as it was."""
+    (tmp_path / "rc").write_bytes(b"\xff\xfe")
+    value = "nonsense" if variable == "MPLBACKEND" else str(tmp_path / "rc")
+    code = (
+        "import os\n"
+        "from yolo_clearml.events import DrawnPlot\n"
+        "from yolo_clearml.replay.figures import draw_results\n"
+        "draw_results(DrawnPlot('r', 0, 'results.png', ('a/loss',), (1,), ((1.0,),), 0))\n"
+        f"assert {value!r} == os.environ[{variable!r}]\n"
+    )
+    environ = {**os.environ, variable: value}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ)
     assert (done.returncode, done.stderr) == (0, "")
 
 

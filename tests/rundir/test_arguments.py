@@ -52,7 +52,7 @@ PIECES = [
         "2020-01-01",
     ),
     *("&x ", "*x", "!!str ", "!!int ", "<<: ", "|\n", "> \n", "%", "@", "`", "---\n", "...\n"),
-    *("é", "\U0001f600", "\x85", "\u2028", "\x07", "\ufeff"),
+    *("é", '"\\UFFFFFFFF"', "!", "\U0001f600", "\x85", "\u2028", "\x07", "\ufeff"),
 ]
 
 
@@ -65,6 +65,7 @@ def in_python(data: bytes) -> str | None:
         AttributeError,
         LookupError,
         TypeError,
+        ArithmeticError,
     ):  # as the reader of a run takes them
         return None
 
@@ -77,6 +78,13 @@ def test_libyaml_reads_what_python_reads(data: bytes) -> None:
     wanted = in_python(data)
     if wanted is not None:
         assert wanted == repr(arguments._loaded(data))
+
+
+def test_an_escape_of_no_character_is_no_plain_yaml(tmp_path: Path) -> None:
+    """Python cannot even count so far, and says so by an error of arithmetic."""
+    (tmp_path / "args.yaml").write_text('name: "\\UFFFFFFFF"\n')
+    with pytest.raises(RunUnreadable, match="is not plain YAML"):
+        arguments.read_arguments(tmp_path, "args.yaml")
 
 
 @pytest.mark.parametrize("nested", ["[" * 100_000, "{a: " * 60_000, "- " * 100_000, "? " * 100_000])

@@ -161,8 +161,9 @@ def test_a_tunnel_that_wants_a_login(server: ClearMLDouble, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("proxy", "said"),
     [
-        ("http://", "malformed"),
+        ("http://", "The proxy http:// cannot be used: it is no address"),
         ("http://user:hunter2@localhost:99999", "The proxy http://localhost:99999 cannot be used"),
+        ("http://a:hunter2@", "cannot be used: it is no address"),
         ("http://[::1", r"The proxy http://\[::1 cannot be used"),
         ("ftp://user:hunter2@proxy", "The proxy ftp://proxy cannot be used: .*scheme ftp"),
         ("socks5://user:hunter2@proxy", r"The proxy socks5://proxy cannot be used"),

@@ -186,6 +186,25 @@ def test_a_configuration_that_is_no_text(
     assert (Exit.NOT_CONFIGURED, True) == (ended.status, "it is no UTF-8 text. Save it" in ended.err), ended
 
 
+@pytest.mark.parametrize(
+    "text", ["api { api_server: ${NOT_SET} }", "[1, 2]", 'include "{own}"', "a { " * 5000]
+)
+def test_a_configuration_that_the_sdk_breaks_over(
+    text: str, server: ClearMLDouble, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is not set, a list, itself included, thousands of braces: the file is named; 78."""
+    path = tmp_path / "clearml.conf"
+    path.write_text(text.replace("{own}", str(path)))
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(path))
+    monkeypatch.delenv("CLEARML_API_HOST")
+    for command in ("upload", "doctor"):
+        ended = in_a_process(command, str(run))
+        assert Exit.NOT_CONFIGURED == ended.status, ended
+        assert f"ClearML's configuration in {path} cannot be read" in ended.out + ended.err
+        assert "Traceback" not in ended.out + ended.err
+        assert command != "upload" or "" == ended.out
+
+
 @pytest.mark.parametrize("variable", ["CLEARML_API_HOST", "CLEARML_FILES_HOST"])
 def test_a_bracket_that_is_not_closed_is_no_address(
     variable: str, run_cli: Run, server: ClearMLDouble, run: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ def command(quiet: bool, verbose: bool) -> Iterator[Interruption]:
     interruption = Interruption(quiet)
     # the libraries' warnings are for -v, for what matters is in our own messages
     level = logging.ERROR if quiet or not verbose else logging.INFO
+    if not verbose:
+        warnings.simplefilter("ignore")
     logging.basicConfig(stream=sys.stderr, level=level, format="%(name)s: %(message)s")
     try:
         with interruption:

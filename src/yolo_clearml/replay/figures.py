@@ -51,6 +51,7 @@ def draw_results(plot: DrawnPlot) -> bytes:
     """
     try:
         _give_cache()
+        _import_plainly()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except OSError as cause:  # it keeps a cache of fonts in the home folder, else in a temporary one
         raise NoTemporaryFolder from cause
@@ -76,6 +77,19 @@ def _give_cache() -> None:
         if not os.environ.get("MPLCONFIGDIR"):
             os.environ["MPLCONFIGDIR"] = made = tempfile.mkdtemp(prefix="matplotlib-")
             atexit.register(shutil.rmtree, made, ignore_errors=True)
+
+
+@functools.cache
+def _import_plainly() -> None:
+    """Import matplotlib without what the environment wishes of it: it fails over a backend that is not there.
+
+    A notebook names its own for all that is run in it, and here none is needed.
+    """
+    wishes = {name: os.environ.pop(name) for name in ("MPLBACKEND", "MATPLOTLIBRC") if name in os.environ}
+    try:
+        import matplotlib  # noqa: F401
+    finally:
+        os.environ.update(wishes)
 
 
 def picture_size(picture: bytes | BinaryIO) -> tuple[int, int]:

@@ -20,7 +20,7 @@ _LONGEST_KEY = 250  # characters; nested keys are joined
 _LONGEST_NUMBER = 100  # characters; base 60, which YAML has, takes quadratic time
 _SHALLOW = 500  # levels at the most of what the C library is given: each takes from a stack that has no guard
 
-_READ_DIFFERENTLY = (b"\t", "\ufeff".encode(), b"\xfe\xff", b"\xff\xfe")
+_READ_DIFFERENTLY = (b"\t", b"!", "\ufeff".encode(), b"\xfe\xff", b"\xff\xfe")
 
 
 class _Plain(yaml.constructor.SafeConstructor):
@@ -56,8 +56,8 @@ class _QuickLoader(_Plain, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # ty
 def _loaded(data: bytes) -> object:
     """Read YAML; what libyaml does not take, or might not survive, is for the reader in Python to judge.
 
-    So is what the two read differently, which is a tab or a byte order mark somewhere. Nothing is nested
-    deeper than it has brackets, and beyond them than its longest line has columns.
+    So is what the two read differently, which is a tab, a tag or a byte order mark somewhere. Nothing is
+    nested deeper than it has brackets, and beyond them than its longest line has columns.
     """
     deepest = data.count(b"[") + data.count(b"{") + max(map(len, data.splitlines()), default=0)
     if deepest < _SHALLOW and not any(odd in data for odd in _READ_DIFFERENTLY):
@@ -86,7 +86,7 @@ def read_arguments(path: Path, name: str) -> tuple[dict[str, object], FileStamp]
         ) from cause
     except (
         # what the YAML library raises over values that are not what their tags state
-        *(yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError),
+        *(yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError),
         RecursionError,
     ) as cause:
         mark = getattr(cause, "problem_mark", None)

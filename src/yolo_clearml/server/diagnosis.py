@@ -17,7 +17,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import (
@@ -37,6 +36,7 @@ from .session import (
     configured_files_host,
     configured_host,
     connect,
+    is_there,
     keys_named_by,
     verification,
 )
@@ -91,7 +91,7 @@ def connection(output_uri: str | None, timeout: float, stop: threading.Event) ->
 
 def _configured(host: str) -> Iterator[Check]:
     variable, files = configuration_files()
-    if variable is not None and not _is_there(files[0]):
+    if variable is not None and not is_there(files[0]):
         hint = f"Correct {variable}, or make the file with 'clearml-init'."
         yield warning(_CONFIGURATION, f"{variable} names a file that is not there. {_sources()}", hint)
     else:
@@ -106,19 +106,12 @@ def _sources() -> str:
     """Name the files and variables that ClearML's configuration comes from, without a value."""
     variable, files = configuration_files()
     named = f" ({variable})" if variable is not None else ""
-    there = [f"{path}{named}" for path in files if _is_there(path)]
+    there = [f"{path}{named}" for path in files if is_there(path)]
     names = [
         name for name in sorted(os.environ) if name.startswith(("CLEARML_", "TRAINS_")) and name != variable
     ]
     sources = " and ".join([*there, *([", ".join(names)] if names else [])]) or "nowhere"
     return f"From {sources}{'' if there else f'; there is no {files[-1]}{named}'}."
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()  # also /dev/null, which keeps other files from being read
-    except OSError:  # in the home of another user
-        return False
 
 
 def _ways(addresses: dict[str, str]) -> Iterator[Check]:

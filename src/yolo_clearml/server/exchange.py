@@ -97,9 +97,9 @@ def public_address(address: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Check whether a text can be read as an address, with a port that there can be."""
+    """Check whether a text can be read as an address, with a host and a port that there can be."""
     try:
-        return urlsplit(text).port != 0
+        return urlsplit(text).port != 0 and bool(urlsplit(text).hostname)
     except ValueError:  # of a bracket that is not closed, or a port beyond 65535
         return False
 
@@ -172,9 +172,8 @@ def exchange(
             )
         ) from cause
     except _NO_ADDRESS as cause:
-        if "proxy url" in str(cause).lower() or not is_address(proxy_of(where) or ""):
-            reason = str(cause).rstrip(".")
-            raise NotConfigured(f"{_proxy(where)} cannot be used: {reason}.", _PROXY_HINT) from cause
+        if "proxy url" in str(cause).lower():
+            raise proxy_unusable(where, str(cause).rstrip(".")) from cause
         if "SOCKS" in str(cause):
             raise NotConfigured(
                 f"{_proxy(where)} cannot be used: Python lacks what speaks SOCKS.",
@@ -211,6 +210,11 @@ def exchange(
 def proxy_of(address: str) -> str | None:
     """Give the proxy that the environment puts before an address, with what it holds of a password."""
     return select_proxy(address, get_environ_proxies(address))
+
+
+def proxy_unusable(where: str, reason: str) -> NotConfigured:
+    """Give the error of a proxy before an address that no request can be sent through."""
+    return NotConfigured(f"{_proxy(where)} cannot be used: {reason}.", _PROXY_HINT)
 
 
 def _proxy(where: str) -> str:

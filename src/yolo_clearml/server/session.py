@@ -45,6 +45,8 @@ from .exchange import (
     exchange,
     is_address,
     not_the_api,
+    proxy_of,
+    proxy_unusable,
     public_address,
     verifies,
 )
@@ -188,30 +190,50 @@ def verification() -> tuple[bool | str, str]:
 
 def configured_host() -> str:
     """Give the address of the API server that ClearML's configuration names; raises NotConfigured."""
+    _print_to_stderr()
     try:
         host = str(Session.get_api_server_host(config=config_obj)).strip("/")
     except UnicodeDecodeError as cause:
-        files = " and ".join(str(path) for path in configuration_files()[1])
         raise NotConfigured(
-            f"ClearML's configuration in {files} cannot be read: it is no UTF-8 text.",
+            f"ClearML's configuration in {_named()} cannot be read: it is no UTF-8 text.",
             "Save it as UTF-8, which PowerShell's '>' does not, or make it anew with 'clearml-init'.",
         ) from cause
     except ConfigurationError as cause:  # its words can quote a key
         raise NotConfigured(
-            f"ClearML's configuration in {cause.file_path} cannot be read: it is malformed.",
+            f"ClearML's configuration in {cause.file_path or _named()} cannot be read: it is malformed.",
             "Correct it, or make it anew with 'clearml-init'.",
         ) from None
     except OSError as cause:
         raise NotConfigured(
-            f"ClearML's configuration in {cause.filename} cannot be read: {cause.strerror}.",
+            f"ClearML's configuration in {cause.filename or _named()} cannot be read: {cause.strerror}.",
             "Make it readable, or set CLEARML_CONFIG_FILE to another file, be it an empty one.",
         ) from cause
+    except Exception as cause:  # noqa: BLE001  of a variable that is not set, a file that includes itself, a list
+        raise NotConfigured(
+            f"ClearML's configuration in {_named()} cannot be read: {type(cause).__name__}.",
+            "Look for ${VARIABLES} that are not set and for files that it includes, or make it anew with"
+            " 'clearml-init'.",
+        ) from None
     if not is_address(host):
         raise NotConfigured(
             f"{public_address(host)} is not an address of ClearML's API server.",
             "Write it with http:// or https:// in clearml.conf (api.api_server) or CLEARML_API_HOST.",
         )
     return host
+
+
+def _named() -> str:
+    """Name the files that ClearML's configuration is read from."""
+    files = configuration_files()[1]
+    return " and ".join(str(path) for path in files if is_there(path)) or str(files[-1])
+
+
+def is_there(path: Path) -> bool:
+    """Check whether a configuration file is there, be it /dev/null, which keeps others from being read."""
+    try:
+        return path.exists()
+    except OSError:  # in the home of another user
+        return False
 
 
 def configured_files_host() -> str:
@@ -239,7 +261,9 @@ def connect(patiently: Patience) -> BoundedSession:
             "Unset it, or write sessions with --offline DIR.",
         )
     host = public_address(configured_host())
-    _print_to_stderr()
+    proxy = proxy_of(configured_host())
+    if proxy and not is_address(proxy if "://" in proxy else f"http://{proxy}"):
+        raise proxy_unusable(host, "it is no address")
     session = patiently(lambda: log_in(patiently, host))
     log_to_stderr()
     return session

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 from .. import system
-from ..errors import Exit, LedgerUnwritable, RunBusy, UsageError, YoloClearmlError, public
+from ..errors import Exit, LedgerUnwritable, OurFault, RunBusy, UsageError, YoloClearmlError, public
 from ..rundir.finding import find_runs
 from ..rundir.places import unreadable
 from ..rundir.run import NotARun
@@ -128,6 +128,8 @@ def _runs(path: Path, follow: Sequence[Path]) -> Check:
             continue  # its ledger can be written: somebody does
         except YoloClearmlError as error:
             errors.append((run, error))
+        except Exception as fault:  # noqa: BLE001  reported, and the other runs are not to blame
+            errors.append((run, OurFault.over(fault)))
     if errors:
         named = " ".join(str(error) for _, error in errors[:_MOST_NAMED])
         more = f" And {len(errors) - _MOST_NAMED} more." if len(errors) > _MOST_NAMED else ""

@@ -47,13 +47,8 @@ def sync(
                     outcomes.put(outcome)
                     if stop.is_set():
                         break
-        except Exception as fault:  # noqa: BLE001  nothing is swallowed, and the other runs are not to blame
-            error = OurFault(
-                f"Unforeseen {type(fault).__name__}: {fault}.",
-                "This is a fault of yolo-clearml's own; report it.",
-            )
-            error.__cause__ = fault
-            outcomes.put(Failed(asked.run, Facts(), error))
+        except Exception as fault:  # noqa: BLE001  reported, and the other runs are not to blame
+            outcomes.put(Failed(asked.run, Facts(), OurFault.over(fault)))
         finally:
             outcomes.put(None)
 
