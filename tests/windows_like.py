@@ -16,6 +16,7 @@ import fcntl
 import importlib.util
 import io
 import os
+import pathlib
 import shutil
 import signal
 import stat
@@ -31,6 +32,7 @@ from yolo_clearml import system
 _FLAGS = ("O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "O_CLOEXEC")
 _CALLS = ("getuid", "geteuid", "getgid", "getegid", "fchmod", "fchown", "chown", "getgroups")
 _SIGNALS = ("SIGHUP", "SIGPIPE", "SIGQUIT")
+_MOVING = ("replace", "rename", "unlink")
 _SHARING, _DENIED = 32, 5  # ERROR_SHARING_VIOLATION, ERROR_ACCESS_DENIED
 FOLDERS_OF_OPEN = Path("/proc")
 
@@ -89,7 +91,7 @@ class Windows:
                 self._patch.setattr(system, name, value, raising=False)
 
     def _files(self) -> None:
-        for name in ("replace", "rename", "unlink", "remove"):
+        for name in (*_MOVING, "remove"):
             self._patch.setattr(os, name, self._unless_open(getattr(os, name)))
         open_, utime = os.open, os.utime
 
@@ -117,6 +119,10 @@ class Windows:
 
         self._patch.setattr(builtins, "open", read)
         self._patch.setattr(io, "open", read)
+        accessor = getattr(pathlib, "_NormalAccessor", None)  # of Python 3.10, which keeps what it once took
+        if accessor is not None:
+            for name, function in {"open": read, **{n: getattr(os, n) for n in _MOVING}}.items():
+                self._patch.setattr(accessor, name, staticmethod(function))
 
     def _require_shared(self, path: Any) -> None:
         """Refuse a file that another program holds open, or that is locked: its first byte cannot be read.
