@@ -156,6 +156,8 @@ def test_a_terminal_shows_links_and_stays_within_its_width(capsys: pytest.Captur
     assert "train7  finished" in shown
     assert 80 >= max(len(text) for text in (shown, *table(capsys, NEW, width=80)))
     assert "2 runs, 1 with something to send.\n" == err
+    write_table([NEW, BAD], 80, addresses=False)
+    assert "2 runs, 1 with something to send, 1 failed.\n" == capsys.readouterr().err
     write_table([long], 80, addresses=True)
     assert URL == capsys.readouterr().out.splitlines()[-1]
 

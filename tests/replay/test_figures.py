@@ -8,6 +8,8 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +20,7 @@ import pytest
 from conftest import sampled
 
 from yolo_clearml.events import DrawnPlot
+from yolo_clearml.replay import figures
 from yolo_clearml.replay.figures import _figure, _smooth, draw_results, picture_size
 
 DETECT = (
@@ -161,6 +164,28 @@ def test_what_was_drawn_before_leaves_no_trace() -> None:
         alone = list(fresh.map(draw_results, plots))
     assert alone == [draw_results(plot) for plot in plots]
     assert alone[::-1] == [draw_results(plot) for plot in plots[::-1]]
+
+
+def test_two_are_drawn_at_a_time_and_a_failure_lets_the_next_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes tens of MB; of six at once the third waits, and those that fail keep no place."""
+    under_way, most, counting = 0, 0, threading.Lock()
+
+    def fails(plot: DrawnPlot) -> None:
+        nonlocal under_way, most
+        with counting:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)
+        with counting:
+            under_way -= 1
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(figures, "_figure", fails)
+    with ThreadPoolExecutor(6) as pool:
+        begun = [pool.submit(draw_results, drawn()) for _ in range(6)]
+        ended = [each.exception(timeout=60) for each in begun]
+    assert {ZeroDivisionError} == set(map(type, ended))
+    assert 2 == most
 
 
 def test_long_training() -> None:

@@ -79,7 +79,7 @@ def found_runs(paths: list[Path], choice: Choice, alone: str | None, stop: threa
                 "Patterns are held against a run's path below the folder that is given, as in .gitignore:"
                 " 'train' fits that name at any depth, '/train' only in the folder itself.",
             )
-        hints = [item.hint for item in found if isinstance(item, NotARun) and is_validation(item)]
+        hints = [item.hint for item in found if is_validation(item)]
         hints += [
             "A run directory holds args.yaml and results.csv, as 'yolo train' leaves them in its save_dir."
         ]

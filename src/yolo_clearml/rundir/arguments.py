@@ -19,7 +19,7 @@ _DEEPEST_NODE = 10  # levels of lists and dictionaries in args.yaml
 _LONGEST_KEY = 250  # characters; nested keys are joined
 _LONGEST_NUMBER = 100  # characters; base 60, which YAML has, takes quadratic time
 _SHALLOW = 500  # levels at the most of what the C library is given: each takes from a stack that has no guard
-
+# by libyaml and by PyYAML's reader in Python: tabs, tags, byte order marks of UTF-8 and UTF-16
 _READ_DIFFERENTLY = (b"\t", b"!", "\ufeff".encode(), b"\xfe\xff", b"\xff\xfe")
 
 

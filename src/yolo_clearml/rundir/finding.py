@@ -8,7 +8,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from .. import system
 from ..errors import UsageError
@@ -139,7 +139,7 @@ def _look_into(place: Path) -> Folder:
     return Folder(NotARun(place, f"is {what}, not a training", hint), below)
 
 
-def is_validation(found: Found | None) -> bool:
+def is_validation(found: Found | None) -> TypeGuard[NotARun]:
     """Check whether what was found is what ``yolo val`` leaves."""
     return isinstance(found, NotARun) and _VALIDATION in found.reason
 

@@ -260,8 +260,8 @@ def connect(patiently: Patience) -> BoundedSession:
             "CLEARML_OFFLINE_MODE is set, so ClearML must not be talked to.",
             "Unset it, or write sessions with --offline DIR.",
         )
-    host = public_address(configured_host())
-    proxy = proxy_of(configured_host())
+    address = configured_host()
+    host, proxy = public_address(address), proxy_of(address)
     if proxy and not is_address(proxy if "://" in proxy else f"http://{proxy}"):
         raise proxy_unusable(host, "it is no address")
     session = patiently(lambda: log_in(patiently, host))
